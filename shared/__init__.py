@@ -1,0 +1,1 @@
+"""The contract between the tiers: ids, events, the job, the log, the queue, settings. Imports neither tier."""

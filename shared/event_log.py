@@ -1,0 +1,278 @@
+"""The event log: one Redis Stream a job, ids given explicitly, every write behind the owner's token (docs/REDIS.md).
+
+Reading is for everyone. Writing goes through the scripts in `lua/`, which check owner and status first, so that what a
+superseded worker offers is refused and reaches no reader (protocol P5).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+from redis.asyncio import Redis
+
+from shared import keys
+from shared.errors import AlreadyEnded, LogBehind, LogErased, Superseded
+from shared.events import (
+    FORMAT_VERSION,
+    AnyEvent,
+    Cancelled,
+    Done,
+    StartReason,
+    Terminal,
+    from_fields,
+    private_of,
+    to_data,
+    to_fields,
+)
+from shared.fold import Fold
+from shared.ids import START, EventId, is_job_id
+from shared.job import TERMINAL, Status
+from shared.redis_client import Arg, scripts
+from shared.settings import Settings
+
+PAGE: Final = 1000
+"""Entries read at once: some 30 KB to 100 KB, a few milliseconds of this process."""
+
+
+class Entry(NamedTuple):
+    """One stored entry. Its fields stay as Redis keeps them until somebody wants the event."""
+
+    id: EventId
+    fields: Mapping[bytes, bytes]
+
+    @property
+    def event(self) -> AnyEvent:
+        return from_fields(self.fields)
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """The right to run a job for a while: `token` is what the in-progress key and, once claimed, the record's owner hold."""
+
+    job_id: str
+    token: str
+
+
+class Ownership(msgspec.Struct, frozen=True):
+    """A claimed attempt: the right to append to the log and to end it, until someone else claims."""
+
+    lease: Lease
+    attempt: int
+    reason: StartReason
+
+    @property
+    def job_id(self) -> str:
+        return self.lease.job_id
+
+
+class Offer(NamedTuple):
+    """An event on its way into the log, with what only we keep of it."""
+
+    event: AnyEvent
+    private: Mapping[str, Any] | None = None
+
+
+class Append(NamedTuple):
+    """An attempt's next entries; the first of them gets `first_seq`."""
+
+    owner: Ownership
+    first_seq: int
+    offers: Sequence[Offer]
+
+
+class Place(NamedTuple):
+    """A cursor against a log: whether the log holds that entry, its last id, whether it has its terminal event."""
+
+    held: bool
+    last: EventId
+    ended: bool
+
+
+ClaimRefusal = Literal["moved", "wait", "lost", "ended", "gone", "cancelled"]
+
+
+class ClaimRefused(NamedTuple):
+    """Why a claim was not granted; `wait_ms` only with `wait`."""
+
+    why: ClaimRefusal
+    wait_ms: int = 0
+
+
+class EventLog:
+    def __init__(self, redis: Redis, settings: Settings) -> None:
+        self._redis = redis
+        self._settings = settings
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def read(self, job_id: str, after: EventId = START, count: int = PAGE) -> list[Entry]:
+        """Up to `count` entries after a cursor, in order; empty at the log's end and for a log that is not there."""
+        raw = await self._redis.xrange(keys.log(job_id), min=f"({after}", max="+", count=count)
+        return entries_of(raw)
+
+    async def fold(self, job_id: str, first_page: list[Entry] | None = None) -> Fold:
+        """The whole log as one state; `last_id` is 0-0 when there is no log. `first_page`, where the caller has it, saves a
+        round trip."""
+        state = Fold()
+        page = await self.read(job_id) if first_page is None else first_page
+        while True:
+            for entry in page:
+                state.add(entry.id, entry.event, private_of(entry.fields))
+            if len(page) < PAGE:
+                return state
+            page = await self.read(job_id, state.last_id)
+
+    async def place(self, job_id: str, cursor: EventId) -> "Place | None":
+        """Where a cursor stands in a job's log; None when there is no such job. One round trip."""
+        if not is_job_id(job_id):
+            return None
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hget(keys.job(job_id), "status")
+            pipe.xrange(keys.log(job_id), min=str(cursor), max=str(cursor), count=1)
+            pipe.xrevrange(keys.log(job_id), count=1)
+            status, held, newest = await pipe.execute()
+        if status is None:
+            return None
+        last = EventId.from_redis(newest[0][0]) if newest else START
+        return Place(held=bool(held), last=last, ended=status.decode() in TERMINAL)
+
+    async def last_ids(self, job_ids: Sequence[str]) -> list[EventId | None]:
+        """The last id of each log, None for one that is not there; one round trip."""
+        if not job_ids:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.xrevrange(keys.log(job_id), count=1)
+            answers = await pipe.execute()
+        return [EventId.from_redis(newest[0][0]) if newest else None for newest in answers]
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    async def claim(self, lease: Lease, worker: str, model: str, seen: EventId, *, reset: bool) -> Ownership | ClaimRefused:
+        """Makes the holder of a lease the owner of the job's next attempt and writes `N-0` (protocol 3).
+
+        `seen` is the log's last id as the caller read it: when the log has moved on since, nothing is claimed.
+        """
+        answer = await scripts.run(
+            self._redis,
+            "claim",
+            [keys.job(lease.job_id), keys.log(lease.job_id), keys.arq_in_progress(lease.job_id), keys.PRIMARY],
+            [
+                lease.token,
+                worker,
+                str(seen),
+                self._settings.open_ttl_s,
+                int(self._settings.lease_s * 1000),
+                int(reset),
+                _json_rest(model=model, worker=worker),
+                msgspec.json.encode({"v": FORMAT_VERSION}),
+            ],
+        )
+        word = answer[0].decode()
+        if word == "ok":
+            return Ownership(lease=lease, attempt=int(answer[1]), reason=answer[2].decode())
+        return ClaimRefused(word, int(answer[1]) if word == "wait" else 0)
+
+    async def end(self, owner: Ownership, seq: int, event: Terminal, private: Mapping[str, Any]) -> None:
+        """The terminal event and the final status, in one step.
+
+        Raises:
+            LogRefused: nothing was written; which one says why.
+        """
+        answer = await scripts.run(
+            self._redis,
+            "end",
+            [keys.job(owner.job_id), keys.log(owner.job_id)],
+            [
+                owner.lease.token,
+                owner.attempt,
+                seq,
+                to_data(event),
+                msgspec.json.encode(private),
+                final_status(event),
+                self._settings.retention_s,
+                owner.job_id,
+            ],
+        )
+        check_answer(answer, owner.job_id)
+
+    async def close(
+        self,
+        job_id: str,
+        event: Terminal,
+        model: str,
+        worker: str,
+        *,
+        lease: Lease | None = None,
+        seen: EventId | None = None,
+    ) -> str:
+        """Ends a job that nobody owns any more (protocol 3: "whoever ends a started job from outside").
+
+        Returns `ok`, or why not: `ended`, `gone`, `lost` (the lease is another's), `moved` (`seen` is not the last id).
+        """
+        answer = await scripts.run(
+            self._redis,
+            "close_job",
+            [keys.job(job_id), keys.log(job_id), keys.arq_in_progress(job_id)],
+            [
+                job_id,
+                lease.token if lease else "",
+                final_status(event),
+                to_data(event),
+                outside_start(model, worker),
+                self._settings.retention_s,
+                str(seen) if seen else "",
+            ],
+        )
+        return str(answer[0].decode())
+
+
+def entries_of(raw: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Entry]:
+    """What `XRANGE` answered, as entries."""
+    return [Entry(EventId.from_redis(entry_id), fields) for entry_id, fields in raw]
+
+
+def append_command(appends: Iterable[Append]) -> tuple[Arg, ...]:
+    """The command that adds to many logs in one call; it answers once for each of them, in their order."""
+    names: list[str] = []
+    args: list[Arg] = []
+    for owner, first_seq, offers in appends:
+        names += (keys.job(owner.job_id), keys.log(owner.job_id))
+        entries: list[Arg] = []
+        for event, private in offers:
+            fields = to_fields(event, private)
+            entries.append(len(fields))
+            entries += fields
+            entries.append(b"" if fields[0] == b"e" else to_data(event))
+        args += (owner.lease.token, owner.attempt, first_seq, len(entries))
+        args += entries
+    return scripts.command("append", names, args)
+
+
+def check_answer(answer: Sequence[bytes], job_id: str) -> None:
+    """Turns a script's refusal, for one log, into the exception that says what follows from it."""
+    word = answer[0]
+    if word == b"ok":
+        return
+    if word == b"behind":
+        raise LogBehind(f"the log of job {job_id} ends at {answer[1].decode() or 'nothing'}, before what it had taken")
+    if word == b"ended":
+        raise AlreadyEnded(f"job {job_id} has its terminal event")
+    if word == b"gone":
+        raise LogErased(f"job {job_id} was deleted or has expired")
+    raise Superseded(f"job {job_id} has another owner")
+
+
+def final_status(event: Terminal) -> Status:
+    if isinstance(event, Done):
+        return "done"
+    return "cancelled" if isinstance(event, Cancelled) else "failed"
+
+
+def outside_start(model: str, worker: str) -> bytes:
+    """The rest of the `started` event that an ending from outside opens its attempt with; scripts put the front."""
+    return _json_rest(model=model, worker=worker, reason="takeover", reset=False)
+
+
+def _json_rest(**fields: object) -> bytes:
+    """A JSON object without its opening brace: scripts put what only they know before it."""
+    return msgspec.json.encode(fields)[1:]

@@ -1,0 +1,155 @@
+"""A log, read from its first event on, as one state: what a reader holds, and what a takeover goes on from. No I/O."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from shared.events import (
+    AnyEvent,
+    Done,
+    Error,
+    Queued,
+    Reasoning,
+    Refusal,
+    Started,
+    StartReason,
+    Terminal,
+    Token,
+    ToolCall,
+    Usage,
+)
+from shared.ids import START, EventId
+from shared.job import Attempt, JobFailure
+
+
+class AttemptState(msgspec.Struct):
+    """One attempt as its entries tell it. `output_tokens` counts token ids where the engine gave them, else entries."""
+
+    number: int
+    model: str
+    worker: str
+    reason: StartReason
+    output_tokens: int = 0
+    own_usage: Usage | None = None
+
+
+class Fold:
+    """Feed it every entry in order. Whatever `reset: true` discards is gone from it, as it is from a reader."""
+
+    def __init__(self) -> None:
+        self.last_id: EventId = START
+        self.attempts: list[AttemptState] = []
+        self.terminal: Terminal | None = None
+        self.first_output_at: float | None = None
+        """Unix seconds at which the job's first piece of output was written, by any attempt."""
+        self.token_ids: list[int] = []
+        """The kept text's token ids; shorter than the text's tokens where a provider gives none."""
+        self.kept_tokens = 0
+        """Tokens of the kept text, reasoning and tool calls: what `max_tokens` and `token_budget` count."""
+        self.every_token_has_ids = True
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self._tool_calls: dict[int, dict[str, Any]] = {}
+
+    @property
+    def text(self) -> str:
+        return "".join(self._text)
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(self._reasoning)
+
+    @property
+    def refusal(self) -> str:
+        return "".join(self._refusal)
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """As OpenAI writes finished calls, in the order of their index."""
+        return [self._tool_calls[index] for index in sorted(self._tool_calls)]
+
+    @property
+    def only_text(self) -> bool:
+        """Whether nothing but text was put out: a model can go on from that, not from half a tool call or a thought."""
+        return not (self._reasoning or self._refusal or self._tool_calls)
+
+    def add(self, event_id: EventId, event: AnyEvent, private: Mapping[str, Any] | None = None) -> None:
+        self.last_id = event_id
+        if isinstance(event, Token):
+            self._text.append(event.text)
+            self.token_ids.extend(event.ids)
+            self.every_token_has_ids &= bool(event.ids)
+            self._count(len(event.ids) or 1, private)
+        elif isinstance(event, Reasoning):
+            self._reasoning.append(event.text)
+            self._count(1, private)
+        elif isinstance(event, Refusal):
+            self._refusal.append(event.text)
+            self._count(1, private)
+        elif isinstance(event, ToolCall):
+            self._join_tool_call(event)
+            self._count(1, private)
+        elif isinstance(event, Started):
+            self._start(event)
+        elif not isinstance(event, Queued):
+            self._end(event, private)
+
+    def usage(self) -> Usage:
+        """What was paid so far; from the terminal event when there is one, else counted."""
+        if self.terminal is not None:
+            return self.terminal.usage
+        return Usage(output_tokens=sum(attempt.output_tokens for attempt in self.attempts), estimated=bool(self.attempts))
+
+    def listed_attempts(self) -> list[Attempt]:
+        return [
+            Attempt(
+                number=a.number,
+                model=a.model,
+                worker=a.worker,
+                reason=a.reason,
+                usage=a.own_usage or Usage(output_tokens=a.output_tokens, estimated=True),
+                error=self.error() if last else None,
+            )
+            for a, last in zip(self.attempts, _marks_last(len(self.attempts)), strict=True)
+        ]
+
+    def error(self) -> JobFailure | None:
+        end = self.terminal
+        return JobFailure(end.code, end.message, end.retryable) if isinstance(end, Error) else None
+
+    def finish_reason(self) -> str | None:
+        return self.terminal.finish_reason if isinstance(self.terminal, Done) else None
+
+    def _count(self, tokens: int, private: Mapping[str, Any] | None) -> None:
+        self.kept_tokens += tokens
+        if self.attempts:
+            self.attempts[-1].output_tokens += tokens
+        if self.first_output_at is None and private and "at" in private:
+            self.first_output_at = float(private["at"])
+
+    def _join_tool_call(self, event: ToolCall) -> None:
+        call = self._tool_calls.setdefault(
+            event.index, {"id": None, "type": "function", "function": {"name": None, "arguments": ""}}
+        )
+        if event.id is not None:
+            call["id"] = event.id
+        if event.name is not None:
+            call["function"]["name"] = event.name
+        call["function"]["arguments"] += event.arguments
+
+    def _start(self, event: Started) -> None:
+        if event.reset:
+            self._text, self._reasoning, self._refusal, self._tool_calls = [], [], [], {}
+            self.token_ids, self.kept_tokens, self.every_token_has_ids = [], 0, True
+        self.attempts.append(AttemptState(event.attempt, event.model, event.worker, event.reason))
+
+    def _end(self, event: Terminal, private: Mapping[str, Any] | None) -> None:
+        self.terminal = event
+        if self.attempts and private and "usage" in private:
+            self.attempts[-1].own_usage = msgspec.convert(private["usage"], Usage)
+
+
+def _marks_last(n: int) -> list[bool]:
+    return [i == n - 1 for i in range(n)]

@@ -1,0 +1,133 @@
+"""Submit, cancel, erase: what callers do to the queue. The only place outside `worker/` that knows arq.
+
+arq keeps a job as a payload under `arq:job:{id}` and an entry in a sorted set. Its own `enqueue_job` is a WATCH dance that
+can leak a connection and cannot take record and log along; here one script does all of it, or nothing.
+"""
+
+import hashlib
+import time
+from typing import Final, NamedTuple
+
+import msgspec
+from arq.jobs import serialize_job
+from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError
+
+from shared import keys
+from shared.errors import IdempotencyConflict, JobNotFound, QueueFull, RedisUnavailable
+from shared.event_log import outside_start
+from shared.events import FORMAT_VERSION, Cancelled, Queued, Timing, Usage, to_data
+from shared.ids import JobId, is_job_id, new_job_id
+from shared.job import JobRequest
+from shared.models import Model
+from shared.redis_client import Arg, ScriptName, scripts
+from shared.settings import Settings
+
+FUNCTION: Final = "generate"
+"""The name of the one arq function; its only argument is the job's id."""
+
+
+class Submitted(NamedTuple):
+    """`replayed`: the Idempotency-Key came before with the same body, and this is that call's job."""
+
+    job_id: str
+    replayed: bool
+    created_at: float
+
+
+def payload(job_id: str, created_ms: int) -> bytes:
+    """arq's job: JSON, never pickle, and the id alone, so that no prompt sits in the queue."""
+    return serialize_job(FUNCTION, (job_id,), {}, None, created_ms, serializer=msgspec.json.encode)  # type: ignore[no-any-return]
+
+
+class JobQueue:
+    def __init__(self, redis: Redis, settings: Settings) -> None:
+        self._redis = redis
+        self._settings = settings
+
+    async def submit(self, request: JobRequest, model: Model, *, idempotency_key: str | None = None) -> Submitted:
+        """Stores the job, opens its log with `queued`, queues it and wakes a worker, in one step.
+
+        Raises:
+            IdempotencyConflict: the key came before with another body.
+            QueueFull, RedisUnavailable: nothing was stored; later is worth a try.
+        """
+        job_id = new_job_id()
+        now = time.time()
+        stored = request.to_json()
+        digest = hashlib.sha256(stored).hexdigest()
+        idem = keys.idempotency(hashlib.sha256(idempotency_key.encode()).hexdigest()) if idempotency_key else None
+        names = [
+            keys.job(job_id),
+            keys.log(job_id),
+            keys.arq_job(job_id),
+            keys.queue(model.lane),
+            keys.open_jobs(model.lane),
+            keys.JOBS,
+            keys.wake(model.lane),
+        ]
+        args = self._submit_args(job_id, model, stored, digest, now, idem)
+        try:
+            answer = await scripts.run(self._redis, "submit", [*names, *([idem] if idem else [])], args)
+        except OutOfMemoryError:
+            raise RedisUnavailable("Redis is full: it takes no new jobs until some of the old ones expire.") from None
+        if answer[0] == b"full":
+            raise QueueFull(f"The lane {model.lane!r} holds {int(answer[1])} jobs, its limit. Try again later.")
+        if answer[0] == b"exists":
+            before, _, before_digest = answer[1].decode().partition(" ")
+            if before_digest != digest:
+                raise IdempotencyConflict
+            return Submitted(before, replayed=True, created_at=now)
+        return Submitted(job_id, replayed=False, created_at=round(now, 6))
+
+    async def cancel(self, job_id: str) -> str:
+        """Asks for a job's end (protocol 2): `ended` it was queued and is cancelled, `asked` its worker was told, `over`
+        it had ended before.
+
+        Raises:
+            JobNotFound
+        """
+        names = [keys.job(job_id), keys.log(job_id)]
+        return await self._end_by_user("cancel", job_id, names, [self._settings.retention_s])
+
+    async def erase(self, job_id: str) -> None:
+        """Cancels the job if it is open, then erases everything of it. Raises JobNotFound."""
+        await self._end_by_user("erase", job_id, [keys.job(job_id), keys.log(job_id), keys.JOBS], [])
+
+    async def _end_by_user(self, script: ScriptName, job_id: str, names: list[str], retention: list[Arg]) -> str:
+        if not is_job_id(job_id):
+            raise JobNotFound(job_id)
+        record = await self._redis.hmget(keys.job(job_id), ["model", "created_at"])  # type: ignore[misc]  # redis-py types both
+        if record[0] is None:
+            raise JobNotFound(job_id)
+        total_s = round(max(0.0, time.time() - float(record[1])), 6)
+        cancelled = Cancelled(reason="user", partial=False, usage=Usage(), timing=Timing(total_s=total_s))
+        start = outside_start(record[0].decode(), "")
+        args: list[Arg] = [job_id, to_data(cancelled), start, *retention, keys.LIST_TTL_MS]
+        answer = await scripts.run(self._redis, script, names, args)
+        if answer == b"gone":
+            raise JobNotFound(job_id)
+        return str(answer.decode())
+
+    def _submit_args(self, job_id: JobId, model: Model, stored: bytes, digest: str, now: float, idem: str | None) -> list[Arg]:
+        s = self._settings
+        created_ms = int(now * 1000)
+        created_at = f"{now:.6f}"
+        oldest_ms = created_ms - (s.open_ttl_s + s.retention_s) * 1000
+        record: list[Arg] = [
+            "v", FORMAT_VERSION, "request", stored, "model", model.id, "lane", model.lane, "created_at", created_at,
+        ]  # fmt: skip
+        return [
+            job_id,
+            to_data(Queued(job_id=job_id, model=model.id, created_at=float(created_at))),
+            payload(job_id, created_ms),
+            created_ms,
+            s.open_ttl_s,
+            s.queue_limit,
+            keys.LIST_TTL_MS,
+            oldest_ms,
+            f"{job_id} {digest}",
+            s.idempotency_s,
+            *record,
+            *(["idem", idem] if idem else []),
+        ]

@@ -1,0 +1,44 @@
+"""structlog, set up once a process: lines for people on a terminal, JSON for machines. Never a prompt, never a secret."""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+from shared.settings import Settings
+
+
+def set_up_logs(settings: Settings, **everywhere: str) -> None:
+    """`everywhere` (lane, worker …) stands on every line of this process."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if settings.log_json
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            pad_event_to=0,
+            pad_level=False,
+            # The default formatter shows local variables: keys and prompts among them.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+    )
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso" if settings.log_json else "%H:%M:%S", utc=settings.log_json),
+        structlog.processors.format_exc_info if settings.log_json else _as_is,
+        renderer,
+    ]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(**everywhere)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+
+
+def _as_is(_logger: Any, _method: str, event: Any) -> Any:
+    return event

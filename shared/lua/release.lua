@@ -1,0 +1,29 @@
+-- Gives a lease back, if it is still the caller's: the job is done with here, to be looked at again, or handed over.
+-- KEYS  record, queue, in-progress, wake
+-- ARGV  job id, token, score: when to look at it again, Unix ms ('' when it has ended: queue entry and arq's keys go),
+--       hand over (1 | 0): the record's owner steps down and another worker is woken; list ttl ms
+-- → 'ok' | 'lost'
+local record, queue, in_progress, wake = unpack(KEYS)
+local job_id, token, score, handover = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
+local status, owner = unpack(redis.call('HMGET', record, 'status', 'owner'))
+local holds = redis.call('GET', in_progress) == token
+if holds then redis.call('DEL', in_progress) end
+if not status or TERMINAL[status] then
+  -- Whoever comes by last clears up, the lease's holder or not: one that was taken before the end may be run by arq after it,
+  -- and arq then counts a try.
+  redis.call('ZREM', queue, job_id)
+  redis.call('DEL', 'arq:job:' .. job_id, 'arq:retry:' .. job_id)
+  return holds and 'ok' or 'lost'
+end
+if not holds and owner ~= token then return 'lost' end
+if score == '' then return 'ok' end
+redis.call('ZADD', queue, score, job_id)
+if handover then
+  if owner == token then
+    redis.call('HDEL', record, 'owner')
+    redis.call('HSET', record, 'handover', '1')
+  end
+  redis.call('LPUSH', wake, '1')
+  redis.call('PEXPIRE', wake, ARGV[5])
+end
+return 'ok'

@@ -1,0 +1,233 @@
+"""Every knob, with its unit, its bound and why it stands where it stands. Read from the environment, prefix `LASTEVENT_`.
+
+Settings are read once, at a process' start, and passed on; nothing else reads the environment. Durations are seconds, sizes
+bytes, unless the name says otherwise. Secrets are `SecretStr`: no repr, log or error shows them.
+"""
+
+import json
+import os
+import socket
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.errors import ConfigurationError
+
+Lane = str
+API_LANE: Lane = "api"
+LOCAL_LANE: Lane = "local"
+
+
+def _default_cache_dir() -> Path:
+    return Path.home() / ".cache" / "lastevent"
+
+
+def _default_data_dir() -> Path:
+    """Where the XDG base directory specification wants it."""
+    home = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(home) if home.startswith("/") else Path.home() / ".local" / "share") / "lastevent"
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="LASTEVENT_", frozen=True, extra="ignore", populate_by_name=True)
+
+    # --- Redis -------------------------------------------------------------------------------------------------------
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """`redis://`, `rediss://` or `unix://`. Secret because it may carry a password."""
+    redis_timeout_s: float = Field(5.0, gt=0, le=60)
+    """A command without an answer for so long is an error; above a slow fsync, below a lease."""
+    redis_connections: int = Field(64, ge=4, le=10_000)
+    """At most so many connections a process; callers past it wait for one."""
+
+    # --- lanes and slots ---------------------------------------------------------------------------------------------
+    lanes: Annotated[tuple[Lane, ...], NoDecode] = (API_LANE, LOCAL_LANE)
+    """The lanes this deployment runs; `/readyz` wants a live worker in each."""
+    api_slots: int = Field(200, ge=1, le=10_000)
+    """Jobs at once of a worker that only waits for other people's servers."""
+    local_slots: int = Field(8, ge=1, le=256)
+    """Jobs at once of a worker that computes: the engine's batch."""
+    queue_limit: int = Field(10_000, ge=1)
+    """Jobs a lane may hold, waiting and running; past it submits get 503 `queue_full`."""
+
+    # --- ownership ---------------------------------------------------------------------------------------------------
+    lease_s: float = Field(5.0, ge=0.5, le=300)
+    """A worker that has not renewed for so long is taken for dead (protocol P4). Renewed every third of it."""
+    poll_s: float = Field(0.5, ge=0.05, le=60)
+    """The safety net under the wake-up: how often an idle worker looks by itself. It also bounds how late a lapsed lease
+    is seen, so P4's "plus 1 s" needs it under 1."""
+    drain_s: float = Field(20.0, ge=0, le=3600)
+    """What a stopping worker gives its running jobs before it hands them over."""
+    max_losses: int = Field(3, ge=1, le=100)
+    """Workers a job may lose before it ends as `attempts_exhausted`: beyond that the job is likely the killer."""
+    reap_s: float = Field(5.0, ge=0.1, le=600)
+    """How often a worker looks for jobs that nobody writes any more."""
+
+    # --- keeping -----------------------------------------------------------------------------------------------------
+    open_ttl_s: int = Field(7 * 86_400, ge=60)
+    """Every key of an open job lives so long, refreshed while it runs: an orphan cannot stay for ever."""
+    retention_s: int = Field(86_400, ge=1)
+    """How long an ended job stays readable (protocol P1)."""
+    idempotency_s: int = Field(86_400, ge=1)
+    """How long an Idempotency-Key is remembered (protocol 2.1)."""
+
+    # --- limits of a job (protocol 2.1 `timeouts`: default and bound) ------------------------------------------------
+    queue_timeout_s: float = Field(3600, gt=0)
+    """From the accepted submit to the first claim."""
+    first_token_timeout_s: float = Field(120, gt=0)
+    """An attempt's silence before its first piece of output."""
+    idle_timeout_s: float = Field(60, gt=0)
+    """An attempt's silence between two pieces."""
+    total_timeout_s: float = Field(3600, gt=0)
+    """From the accepted submit to the end, over all attempts."""
+
+    # --- the writer --------------------------------------------------------------------------------------------------
+    writer_buffer_events: int = Field(2_000, ge=16)
+    """Events of one job that may wait for Redis; past it the provider is read no further until some are written."""
+
+    # --- the web tier ------------------------------------------------------------------------------------------------
+    host: str = "127.0.0.1"
+    """Loopback until there are keys: anyone who reaches the port can spend money."""
+    allow_remote: bool = False
+    """Serve on a host that other machines reach, all the same: in a container whose port is published to loopback only, or
+    behind a proxy that checks who comes."""
+    port: int = Field(8000, ge=0, le=65_535)
+    """0 picks a free one."""
+    body_limit: int = Field(8 * 1024 * 1024, ge=1024)
+    """Protocol 2.1."""
+    frame_limit: int = Field(64 * 1024, ge=1024)
+    """Bytes of one merged frame (protocol 4.5)."""
+    heartbeat_s: float = Field(15.0, gt=0, le=300)
+    """Silence after which a comment is sent (protocol 4.6); below the 30 to 60 s at which balancers give up."""
+    max_connection_s: float = Field(3600, gt=0)
+    """Age at which a stream ends with `reconnect`: dead peers and old balancer routes are found at last."""
+    stalled_reader_s: float = Field(30.0, gt=0)
+    """A reader whose socket took nothing for so long is aborted (protocol 4.7)."""
+    retry_min_ms: int = Field(1000, ge=0)
+    retry_max_ms: int = Field(3000, ge=0)
+    """The random `retry:` of protocol 4.4, so that a herd does not come back as one."""
+    tail_bytes: int = Field(256 * 1024, ge=4096)
+    """How much of a followed job's newest frames is kept in memory for readers that lag; older ones read the log."""
+    log_check_s: float = Field(5.0, gt=0)
+    """How often the hub compares its tails with the logs, so that a lost last push hangs nobody."""
+    web_drain_s: float = Field(5.0, ge=0, le=600)
+    """What a stopping web process gives its readers after it sent them `reconnect`."""
+
+    # --- models ------------------------------------------------------------------------------------------------------
+    default_model: str = "local/smollm2-135m-instruct"
+    """What `/v1/models` lists first, and the page and `lastevent ask` take."""
+    local_models: Annotated[dict[str, str], NoDecode] = {}
+    """More local models: name → Hugging Face id or folder. Only what is named here is ever downloaded."""
+    local_device: str = "auto"
+    """`auto` takes CUDA when there is one; else `cpu`, `cuda`, `cuda:1` …"""
+    local_engine: str = Field("auto", pattern="^(auto|batching|streamer)$")
+    """`auto` batches what batching can serve and streams the rest; the others are for measuring."""
+    cache_dir: Path = Field(default_factory=_default_cache_dir)
+    """Where the bundled model is kept once converted (about 540 MB)."""
+    openai_models: Annotated[tuple[str, ...], NoDecode] = ("gpt-4o-mini",)
+    """What `/v1/models` lists for `openai/`; any other name is passed on all the same."""
+    anthropic_models: Annotated[tuple[str, ...], NoDecode] = ("claude-sonnet-5-5", "claude-haiku-5-5")
+    """What `/v1/models` lists for `anthropic/`; any other name is passed on all the same."""
+    anthropic_max_tokens: int = Field(32_000, ge=1, le=1_000_000)
+    """Output tokens of a request that sets no `max_tokens`: this API wants a number. The least of what the models of 2025
+    and later may put out (Claude Opus 4.1), so that none refuses it and few answers are cut short by it."""
+    anthropic_prefill_models: Annotated[tuple[str, ...], NoDecode] = (
+        "claude-haiku-4-5*",
+        "claude-opus-4-5*",
+        "claude-sonnet-4-5*",
+    )
+    """Models, as shell patterns, that go on from the start of an answer. From Claude 4.6 on they refuse it, which would end
+    a job that a fresh start can still save: so only those known to take it (docs/decisions/0021)."""
+    ollama_models: Annotated[tuple[str, ...], NoDecode] = ("llama3.2",)
+    """What `/v1/models` lists for `ollama/`; any other name is passed on all the same, and served if it was pulled."""
+
+    # --- the providers' own names ------------------------------------------------------------------------------------
+    openai_api_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("openai_api_key", "OPENAI_API_KEY", "LASTEVENT_OPENAI_API_KEY")
+    )
+    """Wanted by OpenAI itself; servers of one's own mostly need none. Also read with the prefix."""
+    openai_base_url: str | None = Field(
+        None, validation_alias=AliasChoices("openai_base_url", "OPENAI_BASE_URL", "LASTEVENT_OPENAI_BASE_URL")
+    )
+    """Where `openai/` models are called: any server that speaks Chat Completions. Also read with the prefix."""
+
+    anthropic_api_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("anthropic_api_key", "ANTHROPIC_API_KEY", "LASTEVENT_ANTHROPIC_API_KEY")
+    )
+    """Wanted by Anthropic itself. Also read with the prefix."""
+    anthropic_base_url: str | None = Field(
+        None, validation_alias=AliasChoices("anthropic_base_url", "ANTHROPIC_BASE_URL", "LASTEVENT_ANTHROPIC_BASE_URL")
+    )
+    """Where `anthropic/` models are called: any server that speaks its Messages API. Also read with the prefix."""
+    ollama_host: str | None = Field(None, validation_alias=AliasChoices("ollama_host", "OLLAMA_HOST", "LASTEVENT_OLLAMA_HOST"))
+    """Where `ollama/` models are called, as Ollama itself reads it: `host`, `host:port` or an address; without it
+    127.0.0.1:11434. Also read with the prefix."""
+    ollama_api_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("ollama_api_key", "OLLAMA_API_KEY", "LASTEVENT_OLLAMA_API_KEY")
+    )
+    """Wanted by ollama.com; a server of your own wants none. Also read with the prefix."""
+
+    # --- `lastevent up` ----------------------------------------------------------------------------------------------
+    data_dir: Path = Field(default_factory=_default_data_dir)
+    """Where `up` keeps the append-only file of its own Redis. Not used with a Redis of yours."""
+
+    # --- logs --------------------------------------------------------------------------------------------------------
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
+    """Debug adds what only a developer wants to see; no level shows a prompt or a key."""
+    log_json: bool = False
+    """One JSON object a line, for machines, instead of lines for people."""
+
+    @field_validator("lanes", "openai_models", "anthropic_models", "anthropic_prefill_models", "ollama_models", mode="before")
+    @classmethod
+    def _comma_separated(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("local_models", mode="before")
+    @classmethod
+    def _json_object(cls, value: object) -> object:
+        # Not left to pydantic-settings: what it raises for text that is no JSON is no ValidationError.
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            raise ValueError('must be JSON, as {"my-model": "/folder or Hugging Face id"}') from None
+
+    @field_validator("lanes")
+    @classmethod
+    def _known_lanes(cls, lanes: tuple[Lane, ...]) -> tuple[Lane, ...]:
+        unknown = [lane for lane in lanes if lane not in (API_LANE, LOCAL_LANE)]
+        if unknown or not lanes:
+            raise ValueError(f"lanes are {API_LANE} and {LOCAL_LANE}, comma-separated; got {','.join(lanes) or 'none'}")
+        return lanes
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.retry_max_ms < self.retry_min_ms:
+            raise ValueError("retry_max_ms must not be below retry_min_ms")
+        return self
+
+    @cached_property
+    def hostname(self) -> str:
+        return socket.gethostname()
+
+
+def load_settings(**overrides: object) -> Settings:
+    """The settings of this process.
+
+    Raises:
+        ConfigurationError: one line that names each variable and what would be right.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # validated by pydantic
+    except ValidationError as error:
+        lines = []
+        for e in error.errors(include_url=False, include_input=False):
+            name = str(e["loc"][0]) if e["loc"] else ""
+            variable = f"LASTEVENT_{name.upper()}" if name and not name.isupper() else name
+            lines.append(f"{variable or 'settings'}: {e['msg'].removeprefix('Value error, ')}")
+        raise ConfigurationError("; ".join(lines)) from None

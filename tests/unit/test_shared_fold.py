@@ -1,0 +1,127 @@
+"""shared/fold.py: a log as one state (protocol 2.2); tests/properties/test_resume.py compares it with a reader's."""
+
+import pytest
+
+from shared.events import (
+    AnyEvent,
+    Cancelled,
+    Done,
+    Error,
+    Queued,
+    Reasoning,
+    Refusal,
+    Started,
+    StartReason,
+    Timing,
+    Token,
+    ToolCall,
+    Usage,
+)
+from shared.fold import Fold
+from shared.ids import START, EventId
+
+DONE = Done("stop", Usage(7, 9), Timing(total_s=1.0))
+
+
+def started(attempt: int = 1, *, reset: bool = False, reason: StartReason = "first") -> Started:
+    return Started(attempt, "openai/any", f"w{attempt}", reason, reset, "0-1")
+
+
+def folded(*events: AnyEvent) -> Fold:
+    state, at = Fold(), EventId(0, 0)
+    for event in events:
+        at = EventId(event.attempt, 0) if isinstance(event, Started) else at.next()
+        state.add(at, event)
+    return state
+
+
+def test_nothing_read_is_nothing_held() -> None:
+    state = Fold()
+    assert (state.last_id, state.text, state.tool_calls, state.terminal, state.usage()) == (START, "", [], None, Usage())
+
+
+def test_a_queued_job_has_paid_nothing_and_knows_it() -> None:
+    assert folded(Queued("j", "m", 1.0)).usage() == Usage(0, 0, estimated=False)
+
+
+def test_each_kind_of_content_is_joined_by_itself() -> None:
+    state = folded(started(), Token("a"), Reasoning("x"), Token("b"), Refusal("no"), Reasoning("y"))
+    assert (state.text, state.reasoning, state.refusal, state.kept_tokens) == ("ab", "xy", "no", 5)
+    assert state.last_id == EventId(1, 5)
+
+
+def test_tool_calls_are_joined_by_index_and_listed_in_its_order() -> None:
+    state = folded(
+        started(),
+        ToolCall(1, id="b", name="g"),
+        ToolCall(0, id="a"),
+        ToolCall(0, name="f"),
+        ToolCall(0, arguments="{"),
+        ToolCall(0, arguments="}"),
+    )
+    assert state.tool_calls == [
+        {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+        {"id": "b", "type": "function", "function": {"name": "g", "arguments": ""}},
+    ]
+
+
+def test_a_reset_discards_what_a_reader_discards() -> None:
+    """Protocol 4.1 `started`: all text, reasoning and tool calls; the attempts and what they cost stay."""
+    state = folded(started(), Token("a", (1,)), Reasoning("b"), ToolCall(0, id="c"), started(2, reset=True), Token("d", (2, 3)))
+    assert (state.text, state.reasoning, state.tool_calls, state.kept_tokens) == ("d", "", [], 2)
+    assert state.token_ids == [2, 3]
+    assert [attempt.output_tokens for attempt in state.attempts] == [3, 2]
+    assert state.usage() == Usage(0, 5, estimated=True)
+
+
+def test_without_a_reset_the_text_goes_on() -> None:
+    state = folded(started(), Token("a"), started(2, reason="takeover"), Token("b"))
+    assert state.text == "ab"
+    assert [(attempt.number, attempt.reason, attempt.worker) for attempt in state.attempts] == [
+        (1, "first", "w1"),
+        (2, "takeover", "w2"),
+    ]
+
+
+def test_a_token_counts_as_many_as_it_has_ids() -> None:
+    state = folded(started(), Token("ab", (1, 2)), Token("c", (3,)))
+    assert (state.kept_tokens, state.token_ids, state.every_token_has_ids) == (3, [1, 2, 3], True)
+    state.add(EventId(1, 3), Token("d"))
+    assert (state.kept_tokens, state.every_token_has_ids) == (4, False)
+
+
+@pytest.mark.parametrize("open_output", [Reasoning("x"), Refusal("x"), ToolCall(0, id="c")])
+def test_only_text_can_be_gone_on_from(open_output: AnyEvent) -> None:
+    assert folded(started(), Token("a")).only_text
+    assert not folded(started(), Token("a"), open_output).only_text
+
+
+def test_the_end_tells_usage_and_finish_reason() -> None:
+    state = folded(started(), Token("a"), DONE)
+    assert (state.terminal, state.usage(), state.finish_reason(), state.error()) == (DONE, Usage(7, 9), "stop", None)
+
+
+def test_an_error_is_the_last_attempts() -> None:
+    state = folded(started(), started(2), Error("timeout", "late", True, False, Usage(), Timing()))
+    first, second = state.listed_attempts()
+    assert first.error is None
+    assert second.error is not None
+    assert (second.error.code, second.error.message, second.error.retryable) == ("timeout", "late", True)
+    assert state.finish_reason() is None
+
+
+def test_a_cancelled_job_has_no_error() -> None:
+    state = folded(started(), Cancelled("user", False, Usage(), Timing()))
+    assert (state.error(), state.finish_reason()) == (None, None)
+
+
+def test_private_fields_tell_what_events_do_not() -> None:
+    """When output began, whichever attempt wrote it; and what the last attempt cost by itself."""
+    state = Fold()
+    state.add(EventId(1, 0), started())
+    state.add(EventId(1, 1), Token("a"), {"at": 12.5})
+    state.add(EventId(2, 0), started(2))
+    state.add(EventId(2, 1), Token("b"), {"at": 99.0})
+    state.add(EventId(2, 2), DONE, {"usage": {"input_tokens": 3, "output_tokens": 1}})
+    assert state.first_output_at == 12.5
+    assert [attempt.usage for attempt in state.listed_attempts()] == [Usage(0, 1, estimated=True), Usage(3, 1)]

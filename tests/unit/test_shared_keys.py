@@ -1,0 +1,24 @@
+"""shared/keys.py: names, and which of them may stay; tests/architecture checks its table."""
+
+import pytest
+
+from shared import keys
+
+
+def test_a_logs_channel_bears_its_streams_name() -> None:
+    assert keys.log("job_x").encode() == keys.LOG_PREFIX + b"job_x"
+    assert keys.signal("w1") == keys.SIGNAL_PREFIX + "w1"
+
+
+@pytest.mark.parametrize("key", [keys.queue("api"), keys.open_jobs("local"), keys.JOBS, keys.WORKERS, keys.PRIMARY])
+def test_what_is_bounded_may_stay(key: str) -> None:
+    assert keys.is_permanent(key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [keys.job("x"), keys.log("x"), keys.idempotency("x"), keys.wake("api"), keys.signal("w"), keys.worker("w"),
+     keys.reaper("api"), keys.arq_job("x"), keys.arq_in_progress("x"), keys.arq_retry("x"), "lastevent:jobs2", "other"],
+)  # fmt: skip
+def test_all_else_must_go_by_itself(key: str) -> None:
+    assert not keys.is_permanent(key)
