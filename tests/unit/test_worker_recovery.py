@@ -1,0 +1,136 @@
+"""worker/recovery.py: what a claim does with a job as it is found (protocol P4, 2.1 `timeouts` and `on_interrupt`)."""
+
+import time
+
+import pytest
+
+from shared.events import Cancelled, Done, Error, Reasoning, Started, Timing, Token, Usage
+from shared.fold import Fold
+from shared.ids import EventId
+from shared.job import JobRequest
+from shared.job_store import Record
+from shared.settings import Settings
+from tests.support.author import request
+from worker.providers.base import Prefix
+from worker.recovery import EndNow, GoOn, Limits, decide, final_timing, paid, prefix_of
+
+SETTINGS = Settings(max_losses=3)
+
+
+def record(**changed: object) -> Record:
+    usual: dict[str, object] = {
+        "id": "job_x", "status": "running", "model": "openai/any", "lane": "api", "created_at": time.time(),
+        "request_json": b"{}",
+    }  # fmt: skip
+    return Record(**{**usual, **changed})  # type: ignore[arg-type]
+
+
+def state(*words: str, ids: tuple[int, ...] = ()) -> Fold:
+    fold = Fold()
+    fold.add(EventId(1, 0), Started(1, "openai/any", "w", "first", False, "0-1"))
+    for n, word in enumerate(words, 1):
+        fold.add(EventId(1, n), Token(word, ids), {"at": time.time()} if n == 1 else None)
+    return fold
+
+
+def what(found: Record, fold: Fold, asked: JobRequest | None = None, *, continues: bool = False) -> GoOn | EndNow:
+    return decide(found, fold, asked or request(), SETTINGS, continues=continues)
+
+
+def ended_with(decision: GoOn | EndNow) -> Done | Error | Cancelled:
+    assert isinstance(decision, EndNow)
+    return decision.event
+
+
+def test_a_queued_job_starts() -> None:
+    assert what(record(status="queued"), Fold()) == GoOn(reset=False, prefix=None)
+
+
+def test_continue_takes_the_text_along_where_the_model_can_go_on() -> None:
+    assert what(record(), state("a", "b"), continues=True) == GoOn(reset=False, prefix=Prefix("ab"))
+
+
+def test_else_it_starts_over() -> None:
+    assert what(record(), state("a"), continues=False) == GoOn(reset=True, prefix=None)
+    assert what(record(), state("a"), request(on_interrupt="restart"), continues=True) == GoOn(reset=True, prefix=None)
+
+
+@pytest.mark.parametrize("on_interrupt", ["continue", "restart"])
+def test_without_text_there_is_nothing_to_reset(on_interrupt: str) -> None:
+    assert what(record(), state(), request(on_interrupt=on_interrupt)) == GoOn(reset=False, prefix=None)
+
+
+def test_fail_ends_a_lost_job_but_not_one_handed_over() -> None:
+    asked = request(on_interrupt="fail")
+    event = ended_with(what(record(), state("a"), asked))
+    assert isinstance(event, Error)
+    assert (event.code, event.retryable, event.partial) == ("interrupted", False, True)
+    assert isinstance(what(record(handover=True), state("a"), asked), GoOn)
+
+
+@pytest.mark.parametrize(("losses", "goes_on"), [(0, True), (2, True), (3, False), (9, False)])
+def test_so_many_workers_may_be_lost(losses: int, goes_on: bool) -> None:
+    decision = what(record(losses=losses), state())
+    assert isinstance(decision, GoOn) == goes_on
+    if not goes_on:
+        event = ended_with(decision)
+        assert isinstance(event, Error)
+        assert event.code == "attempts_exhausted"
+    assert isinstance(what(record(losses=losses, handover=True), state()), GoOn)
+
+
+def test_a_cancel_comes_before_everything_else() -> None:
+    event = ended_with(what(record(cancel_asked=True, losses=99, created_at=0.0), state("a")))
+    assert isinstance(event, Cancelled)
+    assert event.partial
+
+
+def test_time_runs_out_while_queued_and_in_all() -> None:
+    late = time.time() - 10
+    waiting = ended_with(what(record(status="queued", created_at=late), Fold(), request(timeouts={"queue_s": 5})))
+    assert isinstance(waiting, Error)
+    assert waiting.code == "expired"
+    for status in ("queued", "running"):
+        event = ended_with(what(record(status=status, created_at=late), Fold(), request(timeouts={"total_s": 5})))
+        assert isinstance(event, Error)
+        assert event.code == "timeout"
+    assert isinstance(what(record(created_at=late), state(), request(timeouts={"queue_s": 5})), GoOn)
+
+
+def test_limits_are_the_requests_within_the_servers() -> None:
+    settings = Settings(queue_timeout_s=100, idle_timeout_s=10)
+    limits = Limits.of(request(timeouts={"queue_s": 5, "idle_s": 50}), settings)
+    assert (limits.queue_s, limits.idle_s) == (5, 10)
+    assert (limits.first_token_s, limits.total_s) == (settings.first_token_timeout_s, settings.total_timeout_s)
+
+
+def test_token_ids_go_along_only_if_all_are_known() -> None:
+    assert prefix_of(state("a", "b", ids=(7,))) == Prefix("ab", (7, 7))
+    mixed = state("a", ids=(7,))
+    mixed.add(EventId(1, 2), Token("b"))
+    assert prefix_of(mixed) == Prefix("ab", ())
+
+
+def test_what_was_paid_counts_the_dead() -> None:
+    """They told nothing: output from the log, input taken to be as much as the last one's."""
+    assert paid(Fold(), Usage(5, 6)) == Usage(5, 6)
+    assert paid(state("a", "b"), Usage(5, 6)) == Usage(10, 8, estimated=True)
+
+
+def test_timing_is_told_as_far_as_there_is_any() -> None:
+    created = time.time() - 2
+    assert final_timing(record(created_at=created), Fold()) == Timing(
+        total_s=pytest.approx(2, abs=0.5)  # type: ignore[arg-type]
+    )
+    timing = final_timing(record(created_at=created, started_at=created + 0.5), state("a", "b"))
+    assert timing.queue_s == pytest.approx(0.5)
+    assert timing.ttft_s == pytest.approx(2, abs=0.5)
+    assert timing.tokens_per_s is not None
+
+
+def test_a_thought_counts_as_partial_output() -> None:
+    fold = state()
+    fold.add(EventId(1, 1), Reasoning("hm"))
+    event = ended_with(what(record(cancel_asked=True), fold))
+    assert isinstance(event, Cancelled)
+    assert event.partial

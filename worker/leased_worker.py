@@ -1,0 +1,214 @@
+"""arq's worker, made prompt and owned. Everything that knows arq on this side of the queue is in this file.
+
+arq polls every half second, spends four calls on each job that runs elsewhere, claims without an owner and for ten minutes,
+and ends jobs without asking (docs/decisions/0002-arq-behind-two-files.md). Here:
+
+    main                one loop: take what is due, then sleep until woken, signalled, or the poll's turn
+    _poll_iteration     takes leases in one round trip
+    finish_job          gives the lease back as the job function said
+    finish_failed_job   arq's own endings write the terminal event too
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import structlog
+from arq.connections import ArqRedis
+from arq.worker import Worker, func
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from shared import keys
+from shared.errors import JobNotFound
+from shared.event_log import EventLog, Lease
+from shared.job_queue import FUNCTION
+from shared.job_store import JobStore
+from shared.redis_client import UNREACHABLE
+from shared.settings import Settings
+from worker.control import Control, Running
+from worker.generate import Leave
+from worker.leases import Identity, Leases
+from worker.recovery import failed
+
+log = structlog.get_logger()
+
+JobFunction = Callable[[Lease, Control], Awaitable[Leave]]
+
+_TAKE_MOST_S = 2.0
+"""How long a stopping worker waits for a take that is under way."""
+
+_FOR_EVER_S = 10 * 365 * 86_400
+"""arq's own timeout, out of the way: deadlines are the attempt's, leases say who is alive."""
+
+
+class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
+    """Serves one lane with up to `identity.slots` jobs at once."""
+
+    def __init__(
+        self,
+        pool: ArqRedis,
+        signals: Redis,
+        settings: Settings,
+        identity: Identity,
+        leases: Leases,
+        running: Running,
+        event_log: EventLog,
+        store: JobStore,
+        job_function: JobFunction,
+    ) -> None:
+        super().__init__(
+            functions=[func(self._run_leased, name=FUNCTION, max_tries=2**31, timeout=_FOR_EVER_S, keep_result=0)],
+            queue_name=keys.queue(identity.lane),
+            redis_pool=pool,
+            handle_signals=False,
+            max_jobs=identity.slots,
+            keep_result=0,
+            log_results=False,
+            job_serializer=_encode,
+            job_deserializer=msgspec.json.decode,
+            health_check_interval=_FOR_EVER_S,
+        )
+        self._signals = signals
+        self._settings = settings
+        self._identity = identity
+        self._leases = leases
+        self._running = running
+        self._event_log = event_log
+        self._store = store
+        self._job_function = job_function
+        self._left: dict[str, Leave] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+        self._taking = asyncio.Lock()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def main(self) -> None:
+        """Takes and starts jobs until cancelled; lives through outages of Redis."""
+        away = False
+        while True:
+            try:
+                await self._poll_iteration()
+                await self._sleep_until_called()
+            except UNREACHABLE as error:
+                if not away:
+                    log.warning("no jobs are taken: Redis is away", error=str(error))
+                away = True
+                await asyncio.sleep(0.2)
+            else:
+                if away:
+                    log.info("jobs are taken again")
+                away = False
+
+    async def stop_taking(self) -> None:
+        """No new jobs from here on; what runs goes on. A take that is under way is waited for: what it brings runs too, and
+        is handed over like the rest instead of waiting out its lease."""
+        self.allow_pick_jobs = False
+        with suppress(TimeoutError):  # Redis is away: what it may have leased to us lapses
+            async with asyncio.timeout(_TAKE_MOST_S), self._taking:
+                pass
+
+    async def wait_until_idle(self) -> None:
+        """Returns once no job runs here."""
+        await self._idle.wait()
+
+    async def _poll_iteration(self) -> None:
+        async with self._taking:
+            free = self.max_jobs - self.job_counter
+            if self.allow_pick_jobs and free > 0:
+                for lease, score in await self._leases.take(free):
+                    self._start(lease, score)
+
+    def _start(self, lease: Lease, score: int) -> None:
+        self.job_counter += 1
+        self._idle.clear()
+        task = self.loop.create_task(self.run_job(lease.job_id, score), name=f"job {lease.job_id}")
+        self.tasks[lease.job_id] = task
+        task.add_done_callback(lambda done: self._ended(lease, done))
+
+    def _ended(self, lease: Lease, task: "asyncio.Task[None]") -> None:
+        was_full = self.job_counter >= self.max_jobs
+        self.job_counter -= 1
+        self.tasks.pop(lease.job_id, None)
+        if not self.tasks:
+            self._idle.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # The lease was not given back: renewed no more it lapses, and whoever takes the job finds it as the log has it.
+            self._leases.forget(lease)
+            log.error("job left without a word", job=lease.job_id, error=repr(error))
+        if was_full and self.allow_pick_jobs:
+            call = self.loop.create_task(self._call_myself())
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+
+    async def _call_myself(self) -> None:
+        """A slot is free again: the loop, which was not listening for wake-ups, looks at once."""
+        try:
+            await self.pool.rpush(keys.signal(self._identity.id), "look")
+            await self.pool.pexpire(keys.signal(self._identity.id), keys.LIST_TTL_MS)
+        except (RedisError, OSError) as error:
+            log.debug("the poll will look instead", error=str(error))
+
+    async def _sleep_until_called(self) -> None:
+        """Blocks until a wake-up, a signal, or the poll's turn. A worker without a free slot leaves wake-ups to others."""
+        names = [keys.signal(self._identity.id)]
+        if self.allow_pick_jobs and self.job_counter < self.max_jobs:
+            names.append(keys.wake(self._identity.lane))
+        popped = await self._signals.blpop(names, timeout=self._settings.poll_s)  # type: ignore[misc,arg-type]
+        if popped is None:
+            return
+        name, message = popped
+        if name.decode() == keys.wake(self._identity.lane):
+            await self._pass_on()
+            return
+        word, _, job_id = message.decode().partition(" ")
+        if word == "cancel":
+            self._running.stop(job_id, "cancel")
+
+    async def _pass_on(self) -> None:
+        """A wake-up popped while this worker was told to stop belongs to another."""
+        if not self.allow_pick_jobs:
+            await self.pool.rpush(keys.wake(self._identity.lane), "1")
+
+    async def _run_leased(self, _ctx: dict[str, Any], job_id: str) -> None:
+        """The one arq function."""
+        control = self._running.add(job_id)
+        try:
+            self._left[job_id] = await self._job_function(self._leases.of(job_id), control)
+        finally:
+            self._running.remove(job_id)
+
+    async def finish_job(self, job_id: str, *_: Any) -> None:
+        leave = self._left.pop(job_id, Leave("handover"))  # cancelled from outside before it could say
+        lease = self._leases.of(job_id)
+        if leave.how in ("over", "lost"):
+            await self._leases.done_with(lease)
+        else:
+            await self._leases.give_back(lease, after_ms=leave.after_ms, handover=leave.how == "handover")
+
+    async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
+        """arq gave the job up without calling the job function: its payload is gone or unreadable."""
+        lease = self._leases.of(job_id)
+        await self._end_unrunnable(lease, result_data)
+        await self._leases.done_with(lease)
+
+    async def _end_unrunnable(self, lease: Lease, result_data: bytes | None) -> None:
+        try:
+            record = await self._store.record(lease.job_id)
+        except JobNotFound:
+            return
+        if not record.is_open:
+            return
+        state = await self._event_log.fold(lease.job_id)
+        log.error(
+            "job cannot be run from the queue", job=lease.job_id, result=(result_data or b"")[:200].decode(errors="replace")
+        )
+        event = failed(record, state, "internal", "The job's queue entry was lost or damaged.")
+        await self._event_log.close(lease.job_id, event, record.model, self._identity.id, lease=lease)
+
+
+def _encode(value: Any) -> bytes:
+    """JSON, never pickle. Results hold exceptions, which are of no use to anyone here but by name."""
+    return msgspec.json.encode(value, enc_hook=repr)

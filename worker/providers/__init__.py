@@ -1,0 +1,1 @@
+"""One module a provider, each behind the interface of `base.py`."""

@@ -1,0 +1,71 @@
+"""What every provider looks like to the worker. No I/O, no SDK.
+
+A provider turns one `Call` into a stream of deltas. The content deltas are the log's own events, so that nothing is
+translated twice on a token's way from the provider to the reader:
+
+    Token, Reasoning, Refusal, ToolCall     content, in order
+    Usage                                   at most once, before Finish: the provider's own count
+    Finish                                  exactly once, last: why it stopped
+
+A stream that ends without `Finish` was cut short: the provider raises `GenerationFailed("incomplete", …)`; every other
+failure is a `GenerationFailed` too, with the code of protocol 4.1. Closing the stream's context (also by cancelling the task
+in it) stops the provider at once: the socket is closed, the local slot is free.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import msgspec
+
+from shared.events import Content, FinishReason, Usage
+from shared.job import JobRequest
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """The provider's own end marker, in protocol 4.1's words."""
+
+    reason: FinishReason
+
+
+Delta = Content | Usage | Finish
+
+
+class Prefix(msgspec.Struct, frozen=True):
+    """The kept output of earlier attempts, to go on from. `ids` are empty where the model's token ids are not known."""
+
+    text: str
+    ids: tuple[int, ...] = ()
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One attempt's call of one model.
+
+    `max_tokens` is what is left for this attempt, None for no limit of the caller's; it counts from after the prefix.
+    """
+
+    job_id: str
+    model: str
+    """The model's name without the provider's prefix: `gpt-4o-mini`, `smollm2-135m-instruct`."""
+    request: JobRequest
+    max_tokens: int | None = None
+    prefix: Prefix | None = None
+
+
+class Provider(Protocol):
+    """One per worker process; serves any number of calls at once."""
+
+    name: str
+    """The part before the slash in a model's id."""
+
+    def can_continue(self, call: Call) -> bool:
+        """Whether a call with a `prefix` would go on from it exactly; else the attempt opens with `reset: true`."""
+
+    def stream(self, call: Call) -> AbstractAsyncContextManager[AsyncIterator[Delta]]:
+        """Opens the stream. Raises GenerationFailed here or while iterating."""
+
+    async def start(self) -> None:
+        """Loads what must be loaded before the first call. Raises ConfigurationError with what to do."""
+
+    async def close(self) -> None:
+        """Frees it; open streams end."""

@@ -1,0 +1,116 @@
+"""What a claim does with a job as it is found: start it, go on from its text, start it over, or end it. No I/O."""
+
+import time
+
+import msgspec
+
+from shared.errors import ErrorCode
+from shared.events import Cancelled, Error, Terminal, Timing, Usage
+from shared.fold import Fold
+from shared.job import JobRequest
+from shared.job_store import Record, timing_so_far
+from shared.settings import Settings
+from worker.providers.base import Prefix
+
+
+class GoOn(msgspec.Struct, frozen=True):
+    """Claim the next attempt. `prefix` is the kept text to continue, None for a start from nothing."""
+
+    reset: bool
+    prefix: Prefix | None
+
+
+class EndNow(msgspec.Struct, frozen=True):
+    """No provider is called: the job ends with this event."""
+
+    event: Terminal
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """A job's time limits, in seconds; the request's own, bounded by the server's (protocol 2.1 `timeouts`)."""
+
+    queue_s: float
+    first_token_s: float
+    idle_s: float
+    total_s: float
+
+    @classmethod
+    def of(cls, request: JobRequest, settings: Settings) -> "Limits":
+        asked = request.timeouts
+        return cls(
+            queue_s=_within(asked.queue_s, settings.queue_timeout_s),
+            first_token_s=_within(asked.first_token_s, settings.first_token_timeout_s),
+            idle_s=_within(asked.idle_s, settings.idle_timeout_s),
+            total_s=_within(asked.total_s, settings.total_timeout_s),
+        )
+
+
+def decide(record: Record, state: Fold, request: JobRequest, settings: Settings, *, continues: bool) -> GoOn | EndNow:
+    """`continues`: whether the model can go on exactly from the kept text (protocol P4)."""
+    limits = Limits.of(request, settings)
+    age = time.time() - record.created_at
+    if record.cancel_asked:
+        return EndNow(cancelled(record, state))
+    if age > limits.total_s:
+        return EndNow(failed(record, state, "timeout", f"The job took longer than its {limits.total_s:g} s in all."))
+    if record.status == "queued":
+        if age > limits.queue_s:
+            waited = f"No worker was free for the job within its {limits.queue_s:g} s in the queue."
+            return EndNow(failed(record, state, "expired", waited))
+        return GoOn(reset=False, prefix=None)
+    if not record.handover:
+        # The claim that follows counts this loss; `losses` still holds those before it.
+        if record.losses + 1 > settings.max_losses:
+            lost = f"{record.losses + 1} workers were lost with this job; it is not tried again."
+            return EndNow(failed(record, state, "attempts_exhausted", lost))
+        if request.on_interrupt == "fail":
+            return EndNow(failed(record, state, "interrupted", "The worker was lost, and on_interrupt is fail."))
+    if request.on_interrupt == "restart" and state.kept_tokens:
+        return GoOn(reset=True, prefix=None)
+    if state.kept_tokens and not continues:
+        return GoOn(reset=True, prefix=None)
+    return GoOn(reset=False, prefix=prefix_of(state) if state.kept_tokens else None)
+
+
+def prefix_of(state: Fold) -> Prefix:
+    ids = tuple(state.token_ids) if state.every_token_has_ids else ()
+    return Prefix(text=state.text, ids=ids)
+
+
+def cancelled(record: Record, state: Fold) -> Cancelled:
+    return Cancelled(reason="user", partial=state.kept_tokens > 0, usage=state.usage(), timing=final_timing(record, state))
+
+
+def failed(record: Record, state: Fold, code: ErrorCode, message: str) -> Error:
+    return Error(
+        code=code,
+        message=message,
+        retryable=code != "interrupted",
+        partial=state.kept_tokens > 0,
+        usage=state.usage(),
+        timing=final_timing(record, state),
+    )
+
+
+def final_timing(record: Record, state: Fold) -> Timing:
+    """As it stands now. The rate counts the kept tokens from the first piece of output on."""
+    now = time.time()
+    so_far = timing_so_far(record, state)
+    writing_s = now - state.first_output_at if state.first_output_at else 0.0
+    rate = round(state.kept_tokens / writing_s, 3) if writing_s > 0 and state.kept_tokens > 1 else None
+    return Timing(
+        queue_s=so_far.queue_s, ttft_s=so_far.ttft_s, total_s=round(max(0.0, now - record.created_at), 6), tokens_per_s=rate
+    )
+
+
+def paid(lost: Fold, attempt: Usage) -> Usage:
+    """What all attempts cost: those that died told nothing, so their output is counted from the log, and each is taken to
+    have read as much as this one."""
+    total = attempt
+    for dead in lost.attempts:
+        total += Usage(attempt.input_tokens, dead.output_tokens, estimated=True)
+    return total
+
+
+def _within(asked: float | None, bound: float) -> float:
+    return bound if asked is None else min(asked, bound)
