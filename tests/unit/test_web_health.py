@@ -1,0 +1,71 @@
+"""web/health.py: alive is not ready, and neither depends on more than it must (protocol 2)."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from starlette.requests import Request
+
+from shared.job_store import WorkerInfo
+from shared.settings import Settings
+from web import health
+
+
+def request_to(
+    *, draining: bool = False, lanes: tuple[str, ...] = ("api",), alive: tuple[str, ...] = (), away: bool = False
+) -> Request:
+    """A request to a process whose Redis knows live workers of these lanes, or is away."""
+
+    async def workers() -> list[WorkerInfo]:
+        if away:
+            raise RedisConnectionError("away")
+        return [WorkerInfo(f"w-{lane}", lane, "host", 1, 0, 4, 1.0) for lane in alive]
+
+    context: Any = SimpleNamespace(
+        hub=SimpleNamespace(draining=draining),
+        settings=Settings(lanes=lanes, default_model="local/smollm2-135m-instruct"),
+        store=SimpleNamespace(workers=workers),
+    )
+    return Request({"type": "http", "app": SimpleNamespace(state=SimpleNamespace(context=context)), "headers": []})
+
+
+async def test_alive_whatever_redis_does() -> None:
+    """Balancers route by it: a process that can tell its readers to wait is worth routing to."""
+    assert (await health.healthz(request_to(away=True))).status_code == 200
+
+
+async def test_not_alive_while_it_drains() -> None:
+    answer = await health.healthz(request_to(draining=True))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+@pytest.mark.parametrize(
+    ("alive", "missing"), [((), ["api", "local"]), (("api",), ["local"]), (("local",), ["api"]), (("api", "local"), [])]
+)
+async def test_ready_with_a_live_worker_in_each_lane(alive: tuple[str, ...], missing: list[str]) -> None:
+    answer = await health.readyz(request_to(lanes=("api", "local"), alive=alive))
+    assert answer.status_code == (503 if missing else 200)
+    if missing:
+        detail = json.loads(bytes(answer.body))["detail"]
+        assert all(lane in detail for lane in missing)
+
+
+async def test_not_ready_without_redis() -> None:
+    answer = await health.readyz(request_to(away=True))
+    assert (answer.status_code, b"Redis" in bytes(answer.body)) == (503, True)
+
+
+async def test_models_are_listed_as_openai_does_the_default_first() -> None:
+    body = json.loads(bytes((await health.models(request_to(lanes=("api", "local")))).body))
+    assert body["object"] == "list"
+    assert body["data"][0]["id"] == "local/smollm2-135m-instruct"
+    assert all(model["object"] == "model" for model in body["data"])
+
+
+async def test_workers_are_listed_as_the_protocol_says() -> None:
+    [worker] = json.loads(bytes((await health.workers(request_to(alive=("api",)))).body))["data"]
+    assert worker == {
+        "id": "w-api", "lane": "api", "host": "host", "pid": 1, "running": 0, "slots": 4, "started_at": 1.0,
+    }  # fmt: skip

@@ -1,0 +1,47 @@
+"""web/openapi.py: the description matches what is served, and every reference in it resolves."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from starlette.routing import Route
+
+from shared.settings import Settings
+from web.main import build_app
+from web.openapi import _document
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(_document())
+    return found
+
+
+async def test_every_call_of_the_api_is_described_and_no_other(document: dict[str, Any]) -> None:
+    app = build_app(Settings())
+    served = {
+        (route.path, method.lower())
+        for route in app.routes
+        if isinstance(route, Route) and route.path.startswith(("/v1/", "/healthz", "/readyz"))
+        for method in (route.methods or ())
+        if method != "HEAD"
+    }
+    described = {(path, method) for path, calls in document["paths"].items() for method in calls if method != "parameters"}
+
+    assert described == served
+    await app.state.context.redis.aclose()
+
+
+def test_every_reference_resolves(document: dict[str, Any]) -> None:
+    names = set(document["components"]["schemas"])
+    references = set(_references(document))
+
+    assert references, "there are references"
+    assert {reference.removeprefix("#/components/schemas/") for reference in references} <= names
+
+
+def _references(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+        return own + [r for child in value.values() for r in _references(child)]
+    return [r for child in value for r in _references(child)] if isinstance(value, list) else []

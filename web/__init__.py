@@ -1,0 +1,1 @@
+"""Starlette: takes jobs, turns event logs into SSE connections, serves the page."""

@@ -1,0 +1,27 @@
+"""What the request handlers of one process share."""
+
+import msgspec
+from redis.asyncio import Redis
+from starlette.requests import Request
+
+from shared.event_log import EventLog
+from shared.job_queue import JobQueue
+from shared.job_store import JobStore
+from shared.settings import Settings
+from web.hub import Hub
+from web.metrics import Metrics
+
+
+class Context(msgspec.Struct, frozen=True):
+    settings: Settings
+    redis: Redis
+    log: EventLog
+    store: JobStore
+    queue: JobQueue
+    hub: Hub
+    metrics: Metrics
+
+
+def context_of(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context

@@ -1,0 +1,394 @@
+"""One process, many readers: pushes come in on one connection, and go out to every reader that stands where they begin.
+
+    push connection ─▶ tail of the job ─▶ subscribers, each written to directly
+                                   └────▶ a subscriber that stands elsewhere reads the log (replay), then joins the tail
+
+The order of things keeps this gapless: a job's channel is subscribed to first and its history read second; a frame goes only
+to a subscriber that stands exactly before it. Pushes can be lost (a reconnect, a frozen server), so that every few seconds,
+and after each (re)subscribe, the logs' own last ids are compared with where the readers stand.
+
+All that one read from Redis brought is joined into one write per reader: reading the buffered messages does not suspend, so
+`_deliver`, scheduled by the first of them, runs after the last.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from itertools import pairwise
+from typing import Final
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError
+
+from shared import keys
+from shared.errors import RedisUnavailable
+from shared.event_log import PAGE, Entry, EventLog
+from shared.events import to_data
+from shared.ids import START, EventId
+from shared.push import Push, parse_push
+from shared.redis_client import UNREACHABLE, make_push_connection
+from shared.settings import Settings
+from web.sse import REWIND, Frame, merged, reconnect, split_frames
+from web.subscriber import State, Subscriber
+from web.tail import Tail
+
+log = structlog.get_logger()
+
+_TICK_S: Final = 1.0
+_CHUNK: Final = 256 * 1024
+"""Bytes of history in one write: large enough to be few, small enough that a slow reader holds little."""
+
+
+class Hub:
+    def __init__(self, redis: Redis, event_log: EventLog, settings: Settings) -> None:
+        self._redis = redis
+        self._log = event_log
+        self._settings = settings
+        self._tails: dict[str, Tail] = {}
+        self._confirmed: dict[str, asyncio.Future[None]] = {}
+        self._fresh: dict[Tail, list[Push]] = {}
+        self._delivery_is_due = False
+        self._connection: AbstractConnection | None = None
+        self._heard_at = 0.0
+        self._draining = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._subscribers: set[Subscriber] = set()
+        self.deliveries = 0
+        """Writes of pushed frames to readers since the start."""
+
+    # --- readers -----------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._subscribers)
+
+    @property
+    def followed(self) -> int:
+        """Jobs with at least one reader."""
+        return len(self._tails)
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    async def follow(self, subscriber: Subscriber, *, ended: bool = False) -> None:
+        """Replays history to a reader and lets it join the tail. Returns when it is live, or has ended.
+
+        `ended`: the log has its terminal event, nothing will be pushed any more.
+
+        Raises:
+            RedisUnavailable: the job's channel cannot be subscribed to, or its log not read.
+        """
+        self._subscribers.add(subscriber)
+        if ended:
+            await self._replay(subscriber, Tail(subscriber.job_id, 0))
+            if subscriber.state is State.LIVE:  # expired or erased since: nothing would ever come
+                subscriber.end(reconnect("the log is gone"), asyncio.get_running_loop().time())
+            return
+        tail = self._tails.get(subscriber.job_id)
+        if tail is not None:
+            tail.subscribers.add(subscriber)
+        else:
+            tail = self._tails[subscriber.job_id] = Tail(subscriber.job_id, self._settings.tail_bytes)
+            tail.subscribers.add(subscriber)  # before anything is awaited: a tail without a reader is dropped
+            await self._subscribe(tail)
+        confirmed = self._confirmed.get(subscriber.job_id)
+        if confirmed is not None:
+            try:
+                async with asyncio.timeout(self._settings.redis_timeout_s):
+                    await asyncio.shield(confirmed)
+            except TimeoutError:
+                raise RedisUnavailable("Redis does not confirm a subscription.") from None
+        await self._replay(subscriber, tail)
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """The reader is gone; a job that nobody follows any more is unsubscribed."""
+        subscriber.state = State.ENDED
+        self._subscribers.discard(subscriber)
+        if subscriber.task is not None:
+            subscriber.task.cancel()
+        tail = self._tails.get(subscriber.job_id)
+        if tail is None:
+            return
+        tail.subscribers.discard(subscriber)
+        if not tail.subscribers:
+            del self._tails[subscriber.job_id]
+            self._confirmed.pop(subscriber.job_id, None)
+            self._spawn(self._unsubscribe(subscriber.job_id))
+
+    def drain(self, reason: str = "draining") -> None:
+        """Sends every reader away to come back elsewhere (protocol 4.7)."""
+        self._draining = True
+        now = asyncio.get_running_loop().time()
+        for subscriber in list(self._subscribers):
+            if subscriber.state is not State.ENDED and subscriber.blocked_since is None:
+                subscriber.end(reconnect(reason), now)
+
+    def resume(self, subscriber: Subscriber) -> None:
+        """A blocked reader takes data again: from the tail if its place is still there, else from the log."""
+        if subscriber.state is State.LIVE:
+            if self._draining:
+                subscriber.end(reconnect("draining"), asyncio.get_running_loop().time())
+            elif (tail := self._tails.get(subscriber.job_id)) is not None:
+                self._catch_up(subscriber, tail)
+
+    # --- the push connection -----------------------------------------------------------------------------------------
+
+    async def run_forever(self) -> None:
+        """Reads pushes until cancelled; connects again, with every followed channel, when the connection breaks."""
+        try:
+            async with asyncio.TaskGroup() as chores:
+                chores.create_task(self._listen_forever())
+                chores.create_task(self._tick_forever())
+                chores.create_task(self._check_forever())
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _listen_forever(self) -> None:
+        away = False
+        while True:
+            connection = make_push_connection(self._redis)
+            try:
+                await connection.connect()  # type: ignore[no-untyped-call]
+                self._connection = connection
+                self._heard_at = asyncio.get_running_loop().time()
+                await self._subscribe_again()
+                if away:
+                    log.info("pushes come again")
+                away = False
+                while True:
+                    self._take(await connection.read_response())
+            except (*UNREACHABLE, RedisError) as error:
+                if not away:
+                    log.warning("no pushes: Redis is away; readers wait", error=str(error))
+                away = True
+                await asyncio.sleep(0.2)
+            finally:
+                self._connection = None
+                await connection.disconnect(nowait=True)
+
+    def _take(self, message: list[bytes]) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
+        kind = message[0]
+        if kind == b"message":
+            tail = self._tails.get(message[1][len(keys.LOG_PREFIX) :].decode())
+            if tail is not None:
+                self._add(tail, parse_push(message[2]))
+        elif kind == b"subscribe":
+            confirmed = self._confirmed.get(message[1][len(keys.LOG_PREFIX) :].decode())
+            if confirmed is not None and not confirmed.done():
+                confirmed.set_result(None)
+
+    def _add(self, tail: Tail, push: Push) -> None:
+        if tail.add(push):
+            self._fresh.setdefault(tail, []).append(push)
+            if not self._delivery_is_due:
+                self._delivery_is_due = True
+                asyncio.get_running_loop().call_soon(self._deliver)
+
+    async def _subscribe(self, tail: Tail) -> None:
+        self._confirmed[tail.job_id] = asyncio.get_running_loop().create_future()
+        await self._command("SUBSCRIBE", keys.log(tail.job_id))
+
+    async def _unsubscribe(self, job_id: str) -> None:
+        if job_id not in self._tails:  # else somebody follows it again, and has subscribed since
+            await self._command("UNSUBSCRIBE", keys.log(job_id))
+
+    async def _subscribe_again(self) -> None:
+        if self._tails:
+            await self._command("SUBSCRIBE", *map(keys.log, self._tails))
+            self._spawn(self._check_logs())
+
+    async def _command(self, *words: str) -> None:
+        """Whatever is not sent now, because the connection is away, is made up for when it is back."""
+        connection = self._connection
+        if connection is not None and connection.is_connected:
+            try:
+                await connection.send_command(*words)
+            except UNREACHABLE as error:
+                log.debug("not sent to the push connection", command=words[0], error=str(error))
+
+    # --- delivery ----------------------------------------------------------------------------------------------------
+
+    def _deliver(self) -> None:
+        """One write per reader for all that one read from Redis brought."""
+        self._delivery_is_due = False
+        fresh, self._fresh = self._fresh, {}
+        now = asyncio.get_running_loop().time()
+        for tail, pushes in fresh.items():
+            before, after, terminal = pushes[0].before, pushes[-1].after, pushes[-1].terminal
+            whole = all(a.after == b.before for a, b in pairwise(pushes))
+            body = b"".join([push.frames for push in pushes])
+            for subscriber in list(tail.subscribers):
+                if not subscriber.takes_pushes:
+                    continue
+                if whole and subscriber.cursor == before:
+                    self.deliveries += 1
+                    subscriber.cursor = after
+                    if terminal:
+                        subscriber.end(body, now)
+                    else:
+                        subscriber.write(body, now)
+                elif subscriber.cursor < after:
+                    self._catch_up(subscriber, tail)
+
+    def _catch_up(self, subscriber: Subscriber, tail: Tail) -> None:
+        """Brings a live reader to the end of the tail in one write, or sends it to the log."""
+        pushes = tail.after(subscriber.cursor)
+        if pushes is None:
+            subscriber.state = State.REPLAYING
+            self._spawn_replay(subscriber, tail)
+        elif pushes:
+            body = b"".join([push.frames for push in pushes])
+            if subscriber.merge and len(pushes) > 1:
+                body = b"".join([f.encode() for f in merged(split_frames(body), self._settings.frame_limit)])
+            subscriber.cursor = pushes[-1].after
+            now = asyncio.get_running_loop().time()
+            if pushes[-1].terminal:
+                subscriber.end(body, now)
+            else:
+                subscriber.write(body, now)
+
+    async def _replay(self, subscriber: Subscriber, tail: Tail) -> None:
+        """Sends history from the log until the reader has reached the tail, or the terminal event."""
+        while subscriber.state is State.REPLAYING:
+            if self._draining:
+                subscriber.end(reconnect("draining"), asyncio.get_running_loop().time())
+                return
+            page = await self._read(subscriber)
+            if subscriber.state is not State.REPLAYING:
+                return
+            if page and page[-1].event.terminal:
+                await self._send_page(subscriber, page[:-1])
+                subscriber.cursor = page[-1].id
+                if subscriber.state is State.REPLAYING:
+                    subscriber.end(Frame(page[-1].id, to_data(page[-1].event)).encode(), asyncio.get_running_loop().time())
+                return
+            await self._send_page(subscriber, page)
+            if len(page) == PAGE:
+                continue
+            if not page and not self._joins(subscriber, tail):
+                # The log lacks what was pushed: it was erased, or lost a tail. What it holds counts, and `_check_logs` tells.
+                tail.forget()
+            if self._joins(subscriber, tail):
+                subscriber.state = State.LIVE
+                self._catch_up(subscriber, tail)
+
+    def _joins(self, subscriber: Subscriber, tail: Tail) -> bool:
+        """Whether the reader's place is in the tail, or past all the tail has seen so far."""
+        last = tail.last
+        return last is None or subscriber.cursor >= last or tail.after(subscriber.cursor) is not None
+
+    async def _read(self, subscriber: Subscriber) -> list[Entry]:
+        try:
+            return await self._log.read(subscriber.job_id, subscriber.cursor, PAGE)
+        except UNREACHABLE as error:
+            raise RedisUnavailable("Redis is away.") from error
+
+    async def _send_page(self, subscriber: Subscriber, page: list[Entry]) -> None:
+        frames = (Frame(entry.id, to_data(entry.event)) for entry in page)
+        size = 0
+        chunk: list[bytes] = []
+        loop = asyncio.get_running_loop()
+        for frame in merged(frames, self._settings.frame_limit) if subscriber.merge else frames:
+            encoded = frame.encode()
+            if chunk and size + len(encoded) > _CHUNK:
+                await subscriber.write_slowly(b"".join(chunk), loop.time())
+                size, chunk = 0, []
+            chunk.append(encoded)
+            size += len(encoded)
+            subscriber.cursor = frame.id
+        if chunk:
+            await subscriber.write_slowly(b"".join(chunk), loop.time())
+
+    def _spawn_replay(self, subscriber: Subscriber, tail: Tail) -> None:
+        subscriber.task = self._spawn(self._replay_alone(subscriber, tail))
+
+    async def _replay_alone(self, subscriber: Subscriber, tail: Tail) -> None:
+        """A replay in mid-stream: while Redis is away the reader waits, with heartbeats, and tries again."""
+        while subscriber.state is State.REPLAYING:
+            try:
+                await self._replay(subscriber, tail)
+            except RedisUnavailable:
+                await asyncio.sleep(0.5)
+        subscriber.task = None
+
+    # --- clocks ------------------------------------------------------------------------------------------------------
+
+    async def _tick_forever(self) -> None:
+        """Heartbeats, old age and dead sockets, for all readers from one timer."""
+        while True:
+            await asyncio.sleep(_TICK_S)
+            now = asyncio.get_running_loop().time()
+            for subscriber in list(self._subscribers):
+                self._tick(subscriber, now)
+            await self._watch_connection(now)
+
+    def _tick(self, subscriber: Subscriber, now: float) -> None:
+        if subscriber.blocked_since is not None:  # ENDED too: its last frames may be what does not get out
+            if now - subscriber.blocked_since > self._settings.stalled_reader_s:
+                subscriber.abort()
+        elif subscriber.state is State.ENDED:
+            return
+        elif now - subscriber.opened_at > self._settings.max_connection_s:
+            subscriber.end(reconnect("connection age"), now)
+        elif now - subscriber.last_sent >= self._settings.heartbeat_s - _TICK_S / 2:
+            subscriber.write(subscriber.heartbeat, now)
+
+    async def _watch_connection(self, now: float) -> None:
+        """A frozen server says nothing and breaks nothing: ask it, and drop a connection that does not answer."""
+        silent_s = now - self._heard_at
+        if self._connection is None or silent_s < self._settings.log_check_s:
+            return
+        if silent_s > self._settings.log_check_s + self._settings.redis_timeout_s:
+            log.warning("the push connection is silent; connecting again", silent_s=round(silent_s, 1))
+            self._heard_at = now
+            await self._connection.disconnect(nowait=True)
+        else:
+            await self._command("PING")
+
+    async def _check_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.log_check_s)
+            await self._check_logs()
+
+    async def _check_logs(self) -> None:
+        """Compares where live readers stand with what the logs hold: a lost push hangs nobody, a lost tail is told."""
+        followed = [tail for tail in self._tails.values() if tail.subscribers]
+        stood = {s: s.cursor for tail in followed for s in tail.subscribers if s.takes_pushes}
+        try:
+            last_ids = await self._log.last_ids([tail.job_id for tail in followed])
+        except (*UNREACHABLE, RedisError) as error:
+            log.debug("logs not compared", error=str(error))
+            return
+        for tail, last in zip(followed, last_ids, strict=True):
+            for subscriber in list(tail.subscribers):
+                if subscriber in stood and subscriber.takes_pushes:
+                    self._compare(subscriber, tail, stood[subscriber], last)
+
+    def _compare(self, subscriber: Subscriber, tail: Tail, stood: EventId, last: EventId | None) -> None:
+        now = asyncio.get_running_loop().time()
+        if last is None:  # erased or expired, and its terminal event missed: the reader's return is told so
+            subscriber.end(reconnect("the log is gone"), now)
+        elif stood > last:
+            log.warning("the log lost what a reader had", job=tail.job_id, reader=str(stood), log=str(last))
+            tail.forget()
+            self.rewind(subscriber, now)
+            self._spawn_replay(subscriber, tail)
+        elif subscriber.cursor < last:
+            subscriber.state = State.REPLAYING
+            self._spawn_replay(subscriber, tail)
+
+    def rewind(self, subscriber: Subscriber, now: float) -> None:
+        """The reader discards all that it holds; the log is replayed from its start (protocol 4.1)."""
+        subscriber.write(REWIND, now)
+        subscriber.cursor = START
+        subscriber.state = State.REPLAYING
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

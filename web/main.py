@@ -1,0 +1,151 @@
+"""Builds the web application and serves it: routes, lifespan, errors."""
+
+import asyncio
+import contextlib
+import ipaddress
+import signal
+from collections.abc import AsyncIterator
+
+import structlog
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from shared.errors import ConfigurationError, LasteventError
+from shared.event_log import EventLog
+from shared.job_queue import JobQueue
+from shared.job_store import JobStore
+from shared.logs import set_up_logs
+from shared.redis_client import UNREACHABLE, check_redis, make_client
+from shared.settings import Settings
+from web import health, jobs, problems, stream
+from web.assets import asset_routes
+from web.context import Context
+from web.guard import LoopbackGuard
+from web.hub import Hub
+from web.metrics import Metrics, metrics
+from web.openapi import openapi
+from web.server import StreamProtocol, StreamServer, bind
+
+log = structlog.get_logger()
+
+
+def run(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigurationError: the port is taken, Redis is not as it must be; nothing was started.
+    """
+    set_up_logs(settings, tier="web")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings))
+
+
+async def serve(settings: Settings) -> None:
+    check_host(settings)
+    sock = bind(settings.host, settings.port)
+    redis = make_client(settings)
+    try:
+        await check_redis(redis, settings)
+    except ConfigurationError:
+        sock.close()
+        raise
+    finally:
+        await redis.aclose()
+    app = build_app(settings)
+    config = uvicorn.Config(
+        app,
+        http=StreamProtocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.web_drain_s)),
+        # The page keeps its connections; balancers want theirs kept longer than their own idle time.
+        timeout_keep_alive=75,
+    )
+    server = StreamServer(config, app.state.context.hub)
+    host, port = sock.getsockname()[:2]
+    log.info("web is listening", host=host, port=port)
+    await server.serve(sockets=[sock])
+
+
+def check_host(settings: Settings) -> None:
+    """Without keys, loopback only: whoever reaches the port can spend money."""
+    if settings.allow_remote or settings.host == "localhost":
+        return
+    try:
+        loopback = ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise ConfigurationError(
+            f"There are no keys, so {settings.host} would let anyone spend your money. Listen on 127.0.0.1, or set "
+            "LASTEVENT_ALLOW_REMOTE=1 where something in front of it keeps strangers out."
+        )
+
+
+def _die_with_the_hub(listening: "asyncio.Task[None]") -> None:
+    """Without its hub this process would hold readers for nothing: it stops, and whoever runs it starts it again."""
+    if not listening.cancelled() and (error := listening.exception()) is not None:
+        log.critical("the hub failed; stopping", exc_info=error)
+        signal.raise_signal(signal.SIGTERM)
+
+
+def build_app(settings: Settings) -> Starlette:
+    """The ASGI application. Its lifespan runs the hub; `app.state.context` is what its handlers share."""
+    redis = make_client(settings)
+    event_log = EventLog(redis, settings)
+    hub = Hub(redis, event_log, settings)
+    context = Context(
+        settings=settings,
+        redis=redis,
+        log=event_log,
+        store=JobStore(redis, event_log),
+        queue=JobQueue(redis, settings),
+        hub=hub,
+        metrics=Metrics(readers=lambda: len(hub), streams=lambda: hub.followed, deliveries=lambda: hub.deliveries),
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        listening = asyncio.create_task(hub.run_forever(), name="hub")
+        listening.add_done_callback(_die_with_the_hub)
+        try:
+            yield
+        finally:
+            listening.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listening
+            await redis.aclose()
+
+    app = Starlette(
+        routes=[
+            Route("/v1/jobs", jobs.submit, methods=["POST"]),
+            Route("/v1/jobs", jobs.listing, methods=["GET"]),
+            Route("/v1/jobs/{job_id}", jobs.get, methods=["GET"]),
+            Route("/v1/jobs/{job_id}", jobs.delete, methods=["DELETE"]),
+            Route("/v1/jobs/{job_id}/events", stream.events, methods=["GET"]),
+            Route("/v1/jobs/{job_id}/cancel", jobs.cancel, methods=["POST"]),
+            Route("/v1/models", health.models, methods=["GET"]),
+            Route("/v1/workers", health.workers, methods=["GET"]),
+            Route("/healthz", health.healthz, methods=["GET"]),
+            Route("/readyz", health.readyz, methods=["GET"]),
+            Route("/openapi.json", openapi, methods=["GET"]),
+            Route("/metrics", metrics, methods=["GET"]),
+            *asset_routes(),
+        ],
+        exception_handlers={
+            LasteventError: problems.on_lastevent_error,
+            HTTPException: problems.on_http_exception,
+            **dict.fromkeys(UNREACHABLE, problems.on_redis_away),
+            Exception: problems.on_bug,
+        },
+        middleware=[] if settings.allow_remote else [Middleware(LoopbackGuard, host=settings.host)],
+        lifespan=lifespan,
+    )
+    app.state.context = context
+    return app

@@ -1,0 +1,75 @@
+"""uvicorn, set up for event streams: sockets that notice dead peers, and a shutdown that sends readers away first."""
+
+import asyncio
+import socket
+from typing import Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from shared.errors import ConfigurationError
+from web.hub import Hub
+from web.stream import SEND, TRANSPORT
+
+_SEND_BUFFER: Final = 128 * 1024
+"""Bytes the kernel may hold for a reader. Left alone it grows to megabytes before a stalled reader shows."""
+_DEAD_PEER_MS: Final = 30_000
+"""TCP gives a peer up after so long without an acknowledgement; by default it takes a quarter of an hour."""
+
+
+class StreamProtocol(HttpToolsProtocol):
+    """uvicorn's own HTTP protocol, with the socket set up and lent to the request (`web/stream.py` aborts stalled readers)."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        sock: socket.socket | None = transport.get_extra_info("socket")
+        if sock is None:
+            return
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER_MS)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        extensions: dict[str, Any] = self.scope.setdefault("extensions", {})
+        extensions[TRANSPORT] = self.transport
+        self._extensions = extensions
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self.cycle is not None:  # None for an upgrade that was refused
+            self._extensions[SEND] = self.cycle.send
+
+
+class StreamServer(uvicorn.Server):
+    """Tells readers to reconnect before it closes anything."""
+
+    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+        super().__init__(config)
+        self._hub = hub
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._hub.drain()
+        await super().shutdown(sockets)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket, bound before anything else is started. Port 0 takes a free one.
+
+    Raises:
+        ConfigurationError: taken, forbidden, or no such address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named because asyncio sets TCP_NODELAY only then; without it a first token waits 40 ms for an ACK.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(2048)
+    except OSError as error:
+        sock.close()
+        raise ConfigurationError(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with --port.") from None
+    sock.set_inheritable(True)
+    return sock
