@@ -1,0 +1,41 @@
+"""`lastevent up`: the whole stack on one machine, in one terminal."""
+
+from collections.abc import Mapping
+
+from cli.log_lines import LogLines
+from cli.signals import on_stop_signals
+from cli.stack import Stack, first
+from shared.errors import ConfigurationError
+from shared.settings import API_LANE, LOCAL_LANE, Lane, Settings
+
+
+def workers_by_lane(settings: Settings, api_workers: int, local_workers: int) -> dict[Lane, int]:
+    """How many workers each configured lane gets.
+
+    Raises:
+        ConfigurationError: a lane that is wanted would have none.
+    """
+    wanted = {API_LANE: api_workers, LOCAL_LANE: local_workers}
+    for lane in settings.lanes:
+        if wanted[lane] < 1:
+            raise ConfigurationError(f"the lane {lane} would have no worker: leave it out of --lanes instead")
+    return {lane: wanted[lane] for lane in settings.lanes}
+
+
+async def run_up(settings: Settings, workers: Mapping[Lane, int]) -> None:
+    """Runs the stack until it is told to stop. A later second signal kills what is still stopping.
+
+    Raises:
+        ConfigurationError: one line that says what is wrong; nothing is left running.
+    """
+    log = LogLines(Stack.child_names(workers))
+    stack = Stack(settings, workers, log, own_redis="redis_url" not in settings.model_fields_set)
+    stopped = on_stop_signals(stack.supervisor.kill)
+    try:
+        await first(stack.start(), stopped.wait())
+        if not stopped.is_set():
+            print(f"ready {stack.base_url}", flush=True)
+            await first(stopped.wait(), stack.supervisor.fatal())
+        log("up", "stopping")
+    finally:
+        await stack.stop()
