@@ -1,0 +1,1 @@
+"""What is fast, and against what, in one run: `python -m bench`."""

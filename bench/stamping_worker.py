@@ -1,0 +1,37 @@
+"""A worker of ours as `lastevent worker` runs it, but for two things: its provider is instant, and the first line of the job
+function prints `<job id> <time.monotonic_ns()>`, a clock that all processes of a machine share.
+
+Run as `python -m bench.stamping_worker`; settings come from the environment.
+"""
+
+import asyncio
+import time
+
+import uvloop
+
+from bench.instant import InstantProvider
+from shared.event_log import Lease
+from shared.logs import set_up_logs
+from shared.settings import API_LANE, load_settings
+from worker.control import Control
+from worker.generate import Leave, Tools, generate
+from worker.main import WorkerProcess, new_identity
+
+
+async def stamped(lease: Lease, control: Control, tools: Tools) -> Leave:
+    at = time.monotonic_ns()
+    print(lease.job_id, at)
+    return await generate(lease, control, tools)
+
+
+async def main() -> None:
+    settings = load_settings()
+    set_up_logs(settings)
+    provider = InstantProvider()
+    worker = WorkerProcess(settings, new_identity(settings, API_LANE), {provider.name: provider}, job=stamped)
+    await worker.serve()
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
