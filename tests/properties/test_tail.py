@@ -1,0 +1,73 @@
+"""The tail against the plainest one there could be: a list of pushes that is searched from its start."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.ids import EventId
+from shared.push import Push
+from web.tail import Tail
+
+Step = tuple[int, int, bool]
+
+
+@st.composite
+def pushes(draw: st.DrawFn) -> list[Push]:
+    """As a log's scripts publish them; some get lost, some come twice."""
+    at, all_pushes = EventId(1, 0), []
+    for n, claims in draw(st.lists(st.tuples(st.integers(1, 3), st.booleans()), max_size=12)):
+        to = EventId(at.attempt + 1, 0) if claims else at.plus(n)
+        all_pushes.append(Push(at, to, n, False, b"x" * n))
+        at = to
+    heard = []
+    for push in all_pushes:
+        heard += [push] * draw(st.sampled_from([1, 1, 1, 1, 0, 2]))
+    return heard
+
+
+cursors = st.builds(EventId, st.integers(0, 8), st.integers(0, 20))
+
+
+class NaiveTail:
+    """The longest run without a hole that ends with the newest push."""
+
+    def __init__(self) -> None:
+        self.run: list[Push] = []
+
+    def add(self, push: Push) -> bool:
+        if self.run and push.after <= self.run[-1].after:
+            return False
+        if self.run and push.before != self.run[-1].after:
+            self.run = []
+        self.run.append(push)
+        return True
+
+    def after(self, cursor: EventId) -> list[Push] | None:
+        if not self.run or cursor >= self.run[-1].after:
+            return []  # the reader has all that the tail has seen, and maybe more: the log was faster than the push
+        for i, push in enumerate(self.run):
+            if push.before == cursor:
+                return self.run[i:]
+        return None
+
+
+@given(pushes(), cursors)
+def test_the_tail_is_the_naive_one(heard: list[Push], cursor: EventId) -> None:
+    tail, naive = Tail("job", 1 << 20), NaiveTail()
+    for push in heard:
+        assert tail.add(push) == naive.add(push)
+        for known in (cursor, push.before, push.after):
+            assert tail.after(known) == naive.after(known)
+
+
+@given(pushes(), st.integers(1, 12))
+def test_a_small_tail_keeps_the_newest(heard: list[Push], limit: int) -> None:
+    """Whoever fell behind its start has no place in it; whoever has one gets the same as from a tail without a limit."""
+    tail, naive = Tail("job", limit), NaiveTail()
+    for push in heard:
+        tail.add(push)
+        naive.add(push)
+        for known in (push.before, push.after):
+            small, whole = tail.after(known), naive.after(known)
+            assert small == whole or (small is None and whole is not None)
+            kept = small or []
+            assert sum(len(p.frames) for p in kept) <= limit or len(kept) == 1

@@ -1,0 +1,66 @@
+"""A provider whose answer is known to the letter: for tests that run a worker inside their own process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from shared.events import Token, Usage
+from worker.providers.base import Call, Delta, Finish
+
+
+class ScriptedProvider:
+    """Streams `words`, one every `pace_s` seconds, then usage and finish. A list of deltas or an exception may stand in the
+    script instead. With `continues`, a call with a prefix goes on after as many words as the prefix holds."""
+
+    name = "openai"
+
+    def __init__(self, words: Sequence[str | Delta | Exception] = ("Hello", ", ", "world"), pace_s: float = 0.0) -> None:
+        self.script: list[str | Delta | Exception] = list(words)
+        self.pace_s = pace_s
+        self.continues = False
+        self.calls: list[Call] = []
+        self.open = 0
+        self.gate: asyncio.Event | None = None
+        """When set, words leave only while it is set: tests decide how far an answer gets."""
+
+    def can_continue(self, call: Call) -> bool:
+        return self.continues
+
+    async def start(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    @asynccontextmanager
+    async def stream(self, call: Call) -> AsyncIterator[AsyncIterator[Delta]]:
+        self.calls.append(call)
+        self.open += 1
+        try:
+            yield self._deltas(call)
+        finally:
+            self.open -= 1
+
+    async def _deltas(self, call: Call) -> AsyncIterator[Delta]:
+        script = list(self.script)
+        kept = call.prefix.text if call.prefix else ""
+        while kept:
+            word = script.pop(0)
+            assert isinstance(word, str), "prefixes are of words"
+            assert kept.startswith(word), f"{kept!r} is not a start of the script"
+            kept = kept.removeprefix(word)
+        for said, item in enumerate(script, 1):
+            if self.pace_s:
+                await asyncio.sleep(self.pace_s)
+            if self.gate is not None:
+                await self.gate.wait()
+            if isinstance(item, Exception):
+                raise item
+            if call.max_tokens is not None and said > call.max_tokens:
+                yield Finish("length")
+                return
+            yield Token(item) if isinstance(item, str) else item
+            if isinstance(item, Finish):
+                return
+        yield Usage(input_tokens=7, output_tokens=len(script))
+        yield Finish("stop")

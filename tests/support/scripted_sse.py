@@ -1,0 +1,302 @@
+"""A server for readers to be tested on: real sockets, and every answer as the test scripted it.
+
+A `ScriptedJob` is a log that the test appends to; its event stream follows the cursor rules of protocol 4. `job.answers`
+come first, one for each connection, so that a test can play any server, well-behaved or not, on the wire itself. The same
+server serves the page, with the strictest policy that it must live under.
+"""
+
+import asyncio
+import json
+import mimetypes
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import uvicorn
+
+from tests.support.waiting import wait_until
+
+PAGE = Path(__file__).parents[2] / "web" / "page"
+POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'"
+TERMINAL = {"done": "done", "error": "failed", "cancelled": "cancelled"}
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+
+def frame(data: dict[str, Any], event_id: str | None = None) -> bytes:
+    """One SSE frame as the web tier writes it."""
+    head = f"id: {event_id}\n" if event_id else ""
+    return f"{head}data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+
+
+@dataclass
+class Answer:
+    """One response. `then`: `end` it cleanly, `cut` the connection without the last chunk, or `hold` it open."""
+
+    chunks: list[bytes] = field(default_factory=list)
+    status: int = 200
+    content_type: str = "text/event-stream"
+    then: str = "end"
+
+
+@dataclass
+class Seen:
+    """A request as it arrived."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def cursor(self) -> str | None:
+        return self.headers.get("last-event-id") or self.query.get("last_event_id")
+
+
+class Connection:
+    """What one open event stream waits on: the log, the test, its reader."""
+
+    def __init__(self) -> None:
+        self.wake = asyncio.Event()
+        self.gone = False
+        self.cut = False
+
+
+class ScriptedJob:
+    def __init__(self, job_id: str, model: str, prompt: str) -> None:
+        self.id, self.model, self.prompt = job_id, model, prompt
+        self.log: list[tuple[str, dict[str, Any]]] = []
+        self.answers: deque[Answer] = deque()
+        self.connections: set[Connection] = set()
+        self.retry_ms = 20
+        self.cancel_asked = False
+        self.created_at = time.time()
+        self.add("0-1", "queued", job_id=job_id, model=model, created_at=self.created_at)
+
+    def add(self, event_id: str, kind: str, **data: Any) -> None:
+        """Appends an event; live readers get it at once."""
+        self.log.append((event_id, {"type": kind, **data}))
+        self._wake()
+
+    def start(self, attempt: int = 1, reason: str = "first", *, reset: bool = False) -> None:
+        self.add(
+            f"{attempt}-0", "started", attempt=attempt, model=self.model, worker="w1", reason=reason, reset=reset,
+            after=self.log[-1][0],
+        )  # fmt: skip
+
+    def say(self, *texts: str, kind: str = "token") -> None:
+        for text in texts:
+            attempt, seq = self.log[-1][0].split("-")
+            self.add(f"{attempt}-{int(seq) + 1}", kind, text=text)
+
+    def end(self, kind: str = "done", **data: Any) -> None:
+        attempt, seq = self.log[-1][0].split("-")
+        usage = {"input_tokens": 3, "output_tokens": 4, "estimated": False}
+        timing = {"queue_s": 0.01, "ttft_s": 0.25, "total_s": 1.0, "tokens_per_s": 26.5}
+        self.add(f"{attempt}-{int(seq) + 1}", kind, **{"usage": usage, "timing": timing, **data})
+
+    def cut(self) -> None:
+        """Breaks every open connection of this job."""
+        for connection in self.connections:
+            connection.cut = True
+        self._wake()
+
+    def _wake(self) -> None:
+        for connection in self.connections:
+            connection.wake.set()
+
+    def snapshot(self) -> dict[str, Any]:
+        text, status, last = "", "queued", self.log[-1][1]
+        for _, data in self.log:
+            if data["type"] == "started":
+                status, text = "running", "" if data["reset"] else text
+            text += data["text"] if data["type"] == "token" else ""
+        starts = [d for _, d in self.log if d["type"] == "started"]
+        return {
+            "id": self.id, "object": "job", "status": TERMINAL.get(last["type"], status), "model": self.model,
+            "created_at": self.created_at, "started_at": self.created_at + 0.01 if starts else None,
+            "finished_at": self.created_at + 1.0 if last["type"] in TERMINAL else None, "text": text,
+            "reasoning": "", "tool_calls": [], "finish_reason": last.get("finish_reason"),
+            "usage": last.get("usage", {"input_tokens": 0, "output_tokens": 0, "estimated": False}),
+            "timing": last.get("timing", {"queue_s": None, "ttft_s": None, "total_s": None, "tokens_per_s": None}),
+            "attempts": [
+                {"number": d["attempt"], "model": d["model"], "worker": d["worker"], "reason": d["reason"]} for d in starts
+            ],
+            "error": {k: last[k] for k in ("code", "message", "retryable")} if last["type"] == "error" else None,
+            "last_event_id": self.log[-1][0], "metadata": {}, "events_url": f"/v1/jobs/{self.id}/events",
+        }  # fmt: skip
+
+
+class ScriptedServer:
+    """`url`, what it has `seen`, its `jobs`. `on_submit` scripts the job that a POST makes; `problem` refuses it instead."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.seen: list[Seen] = []
+        self.jobs: dict[str, ScriptedJob] = {}
+        self.on_submit: Callable[[ScriptedJob], None] = lambda job: None
+        self.on_cancel: Callable[[ScriptedJob], None] = lambda job: job.end("cancelled", reason="user", partial=True)
+        self.problem: dict[str, Any] | None = None
+        self.models = ["local/smollm2-135m-instruct", "openai/gpt-4o-mini"]
+
+    def job(self, model: str = "local/smollm2-135m-instruct", prompt: str = "") -> ScriptedJob:
+        job = ScriptedJob("job_" + chr(ord("a") + len(self.jobs)) * 26, model, prompt)
+        self.jobs[job.id] = job
+        return job
+
+    def cursors(self) -> list[str | None]:
+        """The cursor of each connection to an event stream, in order."""
+        return [seen.cursor for seen in self.seen if seen.path.endswith("/events")]
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        seen = await _read_request(scope, receive)
+        self.seen.append(seen)
+        parts = seen.path.strip("/").split("/")
+        if parts[:2] == ["v1", "jobs"] and len(parts) > 2:
+            await self._job_call(parts[2], parts[3] if len(parts) > 3 else "", seen, receive, send)
+        elif seen.path == "/v1/jobs":
+            await self._submit(seen, send)
+        elif seen.path == "/v1/models":
+            data = [{"id": model, "object": "model"} for model in self.models]
+            await _json(send, 200, {"object": "list", "data": data})
+        else:
+            await _page_file(send, parts[0] or "index.html")
+
+    async def _submit(self, seen: Seen, send: Send) -> None:
+        if self.problem is not None:
+            await _json(send, self.problem["status"], self.problem, "application/problem+json")
+            return
+        request = json.loads(seen.body)
+        job = self.job(request["model"], request.get("prompt", ""))
+        self.on_submit(job)
+        await _json(send, 202, job.snapshot())
+
+    async def _job_call(self, job_id: str, call: str, seen: Seen, receive: Receive, send: Send) -> None:
+        job = self.jobs.get(job_id)
+        if job is None:
+            problem = {"title": "Not found", "status": 404, "detail": f"no job {job_id}", "code": "job_not_found"}
+            await _json(send, 404, problem, "application/problem+json")
+        elif call == "events":
+            await _events(job, seen, receive, send)
+        elif call == "cancel":
+            job.cancel_asked = True
+            if job.log[-1][1]["type"] not in TERMINAL:
+                self.on_cancel(job)
+            await _json(send, 202, job.snapshot())
+        else:
+            await _json(send, 200, job.snapshot())
+
+
+async def _events(job: ScriptedJob, seen: Seen, receive: Receive, send: Send) -> None:
+    connection = Connection()
+    job.connections.add(connection)
+    watch = asyncio.create_task(_watch(connection, receive))
+    try:
+        if job.answers:
+            await _play(job.answers.popleft(), connection, send)
+        else:
+            await _follow(job, seen.cursor or "0-0", connection, send)
+    finally:
+        watch.cancel()
+        job.connections.discard(connection)
+
+
+async def _play(answer: Answer, connection: Connection, send: Send) -> None:
+    await _start(send, answer.status, answer.content_type)
+    for chunk in answer.chunks:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    while answer.then == "hold" and not (connection.gone or connection.cut):
+        connection.wake.clear()
+        await connection.wake.wait()
+    if answer.then == "cut" or connection.cut:
+        raise ConnectionAbortedError("scripted")  # uvicorn closes the socket without the last chunk
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _follow(job: ScriptedJob, cursor: str, connection: Connection, send: Send) -> None:
+    """The log from the cursor on, then live (protocol 4.1, 4.2, 4.4, 4.5)."""
+    ids = [event_id for event_id, _ in job.log]
+    if cursor == ids[-1] and job.log[-1][1]["type"] in TERMINAL:
+        await _start(send, 204, "text/event-stream")
+        await send({"type": "http.response.body", "body": b""})
+        return
+    await _start(send, 200, "text/event-stream")
+    opening = f"retry: {job.retry_ms}\n\n".encode()
+    if cursor != "0-0" and cursor not in ids:
+        cursor, opening = "0-0", opening + frame({"type": "rewind"})
+    await send({"type": "http.response.body", "body": opening, "more_body": True})
+    position = ids.index(cursor) + 1 if cursor != "0-0" else 0
+    while not (connection.gone or connection.cut):
+        for event_id, data in job.log[position:]:
+            await send({"type": "http.response.body", "body": frame(data, event_id), "more_body": True})
+        position = len(job.log)
+        if job.log[-1][1]["type"] in TERMINAL:
+            await send({"type": "http.response.body", "body": b""})
+            return
+        connection.wake.clear()
+        await connection.wake.wait()
+    if connection.cut:
+        raise ConnectionAbortedError("scripted")
+
+
+async def _watch(connection: Connection, receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    connection.gone = True
+    connection.wake.set()
+
+
+async def _read_request(scope: dict[str, Any], receive: Receive) -> Seen:
+    body, more = b"", scope["method"] == "POST"
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    query = {name: values[0] for name, values in parse_qs(scope["query_string"].decode()).items()}
+    headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+    return Seen(scope["method"], scope["path"], query, headers, body)
+
+
+async def _start(send: Send, status: int, content_type: str) -> None:
+    headers = [(b"content-type", content_type.encode()), (b"content-security-policy", POLICY.encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+async def _json(send: Send, status: int, data: object, content_type: str = "application/json") -> None:
+    await _start(send, status, content_type)
+    await send({"type": "http.response.body", "body": json.dumps(data).encode()})
+
+
+async def _page_file(send: Send, name: str) -> None:
+    file = PAGE / name
+    found = file.is_file()
+    await _start(send, 200 if found else 404, mimetypes.guess_type(name)[0] or "text/plain")
+    await send({"type": "http.response.body", "body": file.read_bytes() if found else b"not found"})
+
+
+@asynccontextmanager
+async def scripted_server() -> AsyncIterator[ScriptedServer]:
+    """A running server on a port of its own."""
+    script = ScriptedServer()
+    config = uvicorn.Config(
+        script, host="127.0.0.1", port=0, log_level="critical", lifespan="off", ws="none", timeout_graceful_shutdown=1
+    )
+    server, stop = uvicorn.Server(config), asyncio.Event()
+    server.main_loop = stop.wait  # type: ignore[method-assign,assignment]  # uvicorn's own looks every 0.1 s
+    server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # those are pytest's
+    running = asyncio.create_task(server.serve())
+    try:
+        await wait_until(lambda: server.started or running.done(), message="uvicorn is up")
+        script.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield script
+    finally:
+        for job in script.jobs.values():
+            job.cut()
+        stop.set()
+        await running

@@ -1,0 +1,88 @@
+"""Web and worker inside the test's own loop: a real uvicorn on a free port, a real arq worker, a scripted provider."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import uvicorn
+from sse_starlette.sse import AppStatus
+
+from shared.redis_client import make_client
+from shared.settings import Settings
+from tests.support.waiting import wait_until
+from web.hub import Hub
+from web.main import build_app
+from web.server import StreamProtocol, StreamServer, bind
+from worker.main import WorkerProcess, new_identity
+from worker.providers.base import Provider
+
+
+class Web(NamedTuple):
+    """A running web process: its base URL, and its hub for tests that look inside."""
+
+    url: str
+    hub: Hub
+
+
+@asynccontextmanager
+async def web_server(settings: Settings) -> AsyncIterator[str]:
+    """Yields the base URL."""
+    async with running_web(settings) as web:
+        yield web.url
+
+
+@asynccontextmanager
+async def running_web(settings: Settings) -> AsyncIterator[Web]:
+    app = build_app(settings)
+    sock = bind("127.0.0.1", 0)
+    config = uvicorn.Config(app, http=StreamProtocol, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    server = StreamServer(config, app.state.context.hub)
+    stop = asyncio.Event()
+    server.main_loop = stop.wait  # type: ignore[method-assign,assignment]  # uvicorn's own looks every 0.1 s
+    serving = asyncio.create_task(_serve(server, sock))
+    try:
+        await wait_until(lambda: server.started or serving.done(), message="uvicorn is up")
+        yield Web(f"http://127.0.0.1:{sock.getsockname()[1]}", app.state.context.hub)
+    finally:
+        stop.set()
+        await serving
+        AppStatus.should_exit = False  # process-wide; the next test's streams would end at once
+
+
+async def _serve(server: StreamServer, sock: object) -> None:
+    # Not server.serve(): that takes the process' signal handlers, which are pytest's.
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+    await server.serve(sockets=[sock])  # type: ignore[list-item]
+
+
+@asynccontextmanager
+async def running_worker(settings: Settings, provider: Provider, lane: str = "api") -> AsyncIterator[WorkerProcess]:
+    """A worker of one lane with one provider; stopped at the end, its jobs handed over after the drain time."""
+    process = WorkerProcess(settings, new_identity(settings, lane), {provider.name: provider})
+    serving = asyncio.create_task(process.serve())
+    try:
+        await _until_announced(settings, process, serving)
+        yield process
+    finally:
+        process.stop()
+        await serving
+
+
+async def _until_announced(settings: Settings, process: WorkerProcess, serving: "asyncio.Task[None]") -> None:
+    redis = make_client(settings)
+
+    async def announced() -> bool:
+        if serving.done():
+            await serving
+        return bool(await redis.exists(f"lastevent:worker:{process.identity.id}"))
+
+    try:
+        await wait_until(announced, message="the worker is live")
+    finally:
+        await redis.aclose()
+
+
+Making = Callable[..., Settings]
+"""The `make_settings` fixture: settings for this test's Redis, with whatever the test says otherwise."""
