@@ -15,6 +15,7 @@
     │   └── LogBehind             the log lost a tail that it had taken
     ├── ConfigurationError        the operator can mend it: one clear line, exit code 2
     └── GenerationFailed          an attempt's failure, as protocol 4.1 tells it: `code`, `retryable`
+        └── DeadlinePassed        one of the job's own deadlines cut the attempt: the job ends with it
 
 `code` is the stable slug that goes on the wire; `retryable` says whether the same call may succeed later without a change.
 The table from error to HTTP status is `web/problems.py`.
@@ -162,3 +163,10 @@ class GenerationFailed(LasteventError):
         self.code: ErrorCode = code  # type: ignore[misc]  # per instance: one class for the whole list
         self.retryable: bool = code in RETRYABLE_CODES if retryable is None else retryable  # type: ignore[misc]
         self.retry_after_s = retry_after_s
+
+
+class DeadlinePassed(GenerationFailed):
+    """One of the job's `timeouts` cut the attempt. It ends the job (protocol 2.1): no other attempt follows."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("timeout", message)

@@ -24,11 +24,11 @@ from shared.events import (
     to_data,
     to_fields,
 )
-from shared.fold import Fold
+from shared.fold import AttemptEnd, Fold
 from shared.ids import START, EventId, is_job_id
 from shared.job import TERMINAL, Status
 from shared.redis_client import Arg, scripts
-from shared.settings import Settings
+from shared.settings import Lane, Settings
 
 PAGE: Final = 1000
 """Entries read at once: some 30 KB to 100 KB, a few milliseconds of this process."""
@@ -147,10 +147,13 @@ class EventLog:
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
-    async def claim(self, lease: Lease, worker: str, model: str, seen: EventId, *, reset: bool) -> Ownership | ClaimRefused:
+    async def claim(
+        self, lease: Lease, worker: str, model: str, seen: EventId, *, reset: bool, before: AttemptEnd | None = None
+    ) -> Ownership | ClaimRefused:
         """Makes the holder of a lease the owner of the job's next attempt and writes `N-0` (protocol 3).
 
-        `seen` is the log's last id as the caller read it: when the log has moved on since, nothing is claimed.
+        `seen` is the log's last id as the caller read it: when the log has moved on since, nothing is claimed. `before` is how
+        the attempt before it ended, where that is not in the log yet.
         """
         answer = await scripts.run(
             self._redis,
@@ -164,13 +167,62 @@ class EventLog:
                 int(self._settings.lease_s * 1000),
                 int(reset),
                 _json_rest(model=model, worker=worker),
-                msgspec.json.encode({"v": FORMAT_VERSION}),
+                _private_of_start(before),
             ],
         )
         word = answer[0].decode()
         if word == "ok":
             return Ownership(lease=lease, attempt=int(answer[1]), reason=answer[2].decode())
         return ClaimRefused(word, int(answer[1]) if word == "wait" else 0)
+
+    async def again(
+        self, owner: Ownership, seen: EventId, worker: str, model: str, reason: StartReason, *, reset: bool, before: AttemptEnd
+    ) -> Ownership | None:
+        """The owner's next attempt, after the one it holds has failed; None when a cancel was asked for meanwhile.
+
+        Raises:
+            LogRefused: nothing was written; which one says why.
+        """
+        answer = await scripts.run(
+            self._redis,
+            "again",
+            [keys.job(owner.job_id), keys.log(owner.job_id)],
+            [
+                owner.lease.token,
+                owner.attempt,
+                str(seen),
+                self._settings.open_ttl_s,
+                reason,
+                int(reset),
+                _json_rest(model=model, worker=worker),
+                _private_of_start(before),
+            ],
+        )
+        if answer[0] == b"cancelled":
+            return None
+        check_answer(answer, owner.job_id)
+        return Ownership(lease=owner.lease, attempt=int(answer[1]), reason=reason)
+
+    async def move(self, owner: Ownership, here: Lane, there: Lane, model: str, before: AttemptEnd) -> None:
+        """Gives the job to another lane, whose next free worker goes on with `model` as a fallback.
+
+        Raises:
+            LogRefused: it is not ours to give any more.
+        """
+        answer = await scripts.run(
+            self._redis,
+            "move",
+            [
+                keys.job(owner.job_id),
+                keys.queue(here),
+                keys.queue(there),
+                keys.open_jobs(here),
+                keys.open_jobs(there),
+                keys.wake(there),
+            ],
+            [owner.job_id, owner.lease.token, there, model, msgspec.json.encode(before), keys.LIST_TTL_MS],
+        )
+        check_answer([answer], owner.job_id)
 
     async def end(self, owner: Ownership, seq: int, event: Terminal, private: Mapping[str, Any]) -> None:
         """The terminal event and the final status, in one step.
@@ -271,6 +323,10 @@ def final_status(event: Terminal) -> Status:
 def outside_start(model: str, worker: str) -> bytes:
     """The rest of the `started` event that an ending from outside opens its attempt with; scripts put the front."""
     return _json_rest(model=model, worker=worker, reason="takeover", reset=False)
+
+
+def _private_of_start(before: AttemptEnd | None) -> bytes:
+    return msgspec.json.encode({"v": FORMAT_VERSION} | ({"before": before} if before else {}))
 
 
 def _json_rest(**fields: object) -> bytes:

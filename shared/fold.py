@@ -32,6 +32,19 @@ class AttemptState(msgspec.Struct):
     reason: StartReason
     output_tokens: int = 0
     own_usage: Usage | None = None
+    failure: JobFailure | None = None
+    """What ended it, where another attempt followed."""
+
+    def usage(self) -> Usage:
+        """As it was told, else counted from its entries."""
+        return self.own_usage or Usage(output_tokens=self.output_tokens, estimated=True)
+
+
+class AttemptEnd(msgspec.Struct, frozen=True):
+    """How an attempt ended that another one followed; the private field `before` of that one's `started` entry."""
+
+    usage: Usage
+    failure: JobFailure
 
 
 class Fold:
@@ -92,7 +105,7 @@ class Fold:
             self._join_tool_call(event)
             self._count(1, private)
         elif isinstance(event, Started):
-            self._start(event)
+            self._start(event, private)
         elif not isinstance(event, Queued):
             self._end(event, private)
 
@@ -100,7 +113,7 @@ class Fold:
         """What was paid so far; from the terminal event when there is one, else counted."""
         if self.terminal is not None:
             return self.terminal.usage
-        return Usage(output_tokens=sum(attempt.output_tokens for attempt in self.attempts), estimated=bool(self.attempts))
+        return sum((attempt.usage() for attempt in self.attempts), Usage())
 
     def listed_attempts(self) -> list[Attempt]:
         return [
@@ -109,10 +122,10 @@ class Fold:
                 model=a.model,
                 worker=a.worker,
                 reason=a.reason,
-                usage=a.own_usage or Usage(output_tokens=a.output_tokens, estimated=True),
-                error=self.error() if last else None,
+                usage=a.usage(),
+                error=self.error() if a is self.attempts[-1] else a.failure,
             )
-            for a, last in zip(self.attempts, _marks_last(len(self.attempts)), strict=True)
+            for a in self.attempts
         ]
 
     def error(self) -> JobFailure | None:
@@ -139,7 +152,10 @@ class Fold:
             call["function"]["name"] = event.name
         call["function"]["arguments"] += event.arguments
 
-    def _start(self, event: Started) -> None:
+    def _start(self, event: Started, private: Mapping[str, Any] | None) -> None:
+        if self.attempts and private and "before" in private:
+            before = msgspec.convert(private["before"], AttemptEnd)
+            self.attempts[-1].own_usage, self.attempts[-1].failure = before.usage, before.failure
         if event.reset:
             self._text, self._reasoning, self._refusal, self._tool_calls = [], [], [], {}
             self.token_ids, self.kept_tokens, self.every_token_has_ids = [], 0, True
@@ -149,7 +165,3 @@ class Fold:
         self.terminal = event
         if self.attempts and private and "usage" in private:
             self.attempts[-1].own_usage = msgspec.convert(private["usage"], Usage)
-
-
-def _marks_last(n: int) -> list[bool]:
-    return [i == n - 1 for i in range(n)]

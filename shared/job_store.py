@@ -10,7 +10,7 @@ from shared import keys
 from shared.errors import JobNotFound
 from shared.event_log import PAGE, EventLog, entries_of
 from shared.events import Timing
-from shared.fold import Fold
+from shared.fold import AttemptEnd, Fold
 from shared.ids import is_job_id
 from shared.job import OPEN, Job, JobRequest, Status
 from shared.settings import Lane
@@ -35,6 +35,10 @@ class Record(msgspec.Struct, frozen=True):
     worker: str | None = None
     owned: bool = False
     handover: bool = False
+    fallback: str | None = None
+    """The model to go on with, where a fallback brought the job to this lane."""
+    before: AttemptEnd | None = None
+    """How the attempt before that fallback ended."""
     cancel_asked: bool = False
     losses: int = 0
 
@@ -197,6 +201,8 @@ def _parse_record(job_id: str, raw: Mapping[bytes, bytes]) -> Record:
         worker=raw[b"worker"].decode() if b"worker" in raw else None,
         owned=b"owner" in raw,
         handover=b"handover" in raw,
+        fallback=raw[b"fallback"].decode() if b"fallback" in raw else None,
+        before=msgspec.json.decode(raw[b"before"], type=AttemptEnd) if b"before" in raw else None,
         cancel_asked=b"cancel" in raw,
         losses=int(raw.get(b"losses", 0)),
     )

@@ -65,6 +65,19 @@ class Settings(BaseSettings):
     reap_s: float = Field(5.0, ge=0.1, le=600)
     """How often a worker looks for jobs that nobody writes any more."""
 
+    # --- failed calls ------------------------------------------------------------------------------------------------
+    model_tries: int = Field(3, ge=1, le=20)
+    """Calls of one model that may fail before the next fallback is tried, or the job ends."""
+    max_failures: int = Field(6, ge=1, le=100)
+    """Failed calls of a job in all, whichever its models: past it the job ends, with fallbacks left or not."""
+    retry_base_s: float = Field(0.5, gt=0, le=60)
+    """The pause before a model's second call is drawn from 0 to this, and from 0 to twice as much before each further one
+    (full jitter), so that the jobs of a failing provider do not come back to it together."""
+    retry_longest_s: float = Field(20.0, gt=0, le=600)
+    """What that doubling stops at."""
+    retry_after_most_s: float = Field(30.0, ge=0, le=3600)
+    """The longest Retry-After that a job waits for; one that asks for more goes on with a fallback, or ends."""
+
     # --- keeping -----------------------------------------------------------------------------------------------------
     open_ttl_s: int = Field(7 * 86_400, ge=60)
     """Every key of an open job lives so long, refreshed while it runs: an orphan cannot stay for ever."""

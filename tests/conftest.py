@@ -62,6 +62,7 @@ def make_settings(redis: Redis, redis_server: RedisServer) -> Callable[..., Sett
             "drain_s": 0.2,
             "retry_min_ms": 10,
             "retry_max_ms": 20,
+            "retry_base_s": 0.01,
             "log_check_s": 0.5,
             "openai_base_url": "http://127.0.0.1:9/v1",
         }

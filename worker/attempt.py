@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from shared.errors import GenerationFailed
+from shared.errors import DeadlinePassed, GenerationFailed
 from shared.events import FinishReason, Reasoning, Refusal, Token, ToolCall, Usage
 from shared.fold import Fold
 from shared.ids import EventId
@@ -74,7 +74,7 @@ class Attempt:
         except TimeoutError:
             if finish is not None:
                 return finish
-            raise GenerationFailed("timeout", self._what_was_late(waiting, loop.time())) from None
+            raise DeadlinePassed(self._what_was_late(waiting, loop.time())) from None
         if finish is not None:
             return finish
         raise GenerationFailed("incomplete", f"{self._call.model} stopped without saying that it was done.")

@@ -1,10 +1,18 @@
-"""What may be said to a running job from outside it: stop, and why."""
+"""What is said to a running job from outside it, stop and why; and what the job says when it leaves."""
 
 import asyncio
-from typing import Literal
+from typing import Literal, NamedTuple
 
 StopReason = Literal["cancel", "lost", "handover"]
 """`cancel`: somebody asked for its end. `lost`: the lease or the job is another's, or gone. `handover`: this worker stops."""
+
+
+class Leave(NamedTuple):
+    """`over`: ended here, or elsewhere. `lost`: another's now. `handover`: open, for the next worker at once.
+    `later`: open, to be looked at again after `after_ms`."""
+
+    how: Literal["over", "lost", "handover", "later"]
+    after_ms: int = 0
 
 
 class Control:

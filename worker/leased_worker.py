@@ -28,8 +28,7 @@ from shared.job_queue import FUNCTION
 from shared.job_store import JobStore
 from shared.redis_client import UNREACHABLE
 from shared.settings import Settings
-from worker.control import Control, Running
-from worker.generate import Leave
+from worker.control import Control, Leave, Running
 from worker.leases import Identity, Leases
 from worker.recovery import failed
 

@@ -20,10 +20,11 @@ from shared.logs import set_up_logs
 from shared.models import LANE_OF_PROVIDER
 from shared.redis_client import check_redis, make_blocking_client, make_pool
 from shared.settings import API_LANE, LOCAL_LANE, Settings
-from worker.control import Control, Running
-from worker.generate import Leave, Tools, generate
+from worker.control import Control, Leave, Running
+from worker.generate import generate
 from worker.leased_worker import LeasedWorker
 from worker.leases import Identity, Leases
+from worker.owned_job import Tools
 from worker.providers.base import Provider
 from worker.reaper import Reaper
 from worker.writer import Writer

@@ -88,6 +88,8 @@ class Reaper:
             return int(await self._redis.zrem(keys.open_jobs(self._lane), job_id))
         if not record.is_open:  # it ended between the two reads; back in the queue it would be started once more, for nothing
             return int(await self._redis.zrem(keys.open_jobs(self._lane), job_id))
+        if record.lane != self._lane:  # a fallback brought it elsewhere between the two reads
+            return 0
         if record.status == "queued" and await self._expire(record):
             return 1
         return await self._requeue(record)

@@ -1,16 +1,18 @@
 """What a claim does with a job as it is found: start it, go on from its text, start it over, or end it. No I/O."""
 
 import time
+from collections.abc import Iterable
 
 import msgspec
 
 from shared.errors import ErrorCode
 from shared.events import Cancelled, Error, Terminal, Timing, Usage
-from shared.fold import Fold
+from shared.fold import AttemptState, Fold
 from shared.job import JobRequest
 from shared.job_store import Record, timing_so_far
+from shared.models import Model
 from shared.settings import Settings
-from worker.providers.base import Prefix
+from worker.providers.base import Call, Prefix, Provider
 
 
 class GoOn(msgspec.Struct, frozen=True):
@@ -58,18 +60,29 @@ def decide(record: Record, state: Fold, request: JobRequest, settings: Settings,
             waited = f"No worker was free for the job within its {limits.queue_s:g} s in the queue."
             return EndNow(failed(record, state, "expired", waited))
         return GoOn(reset=False, prefix=None)
-    if not record.handover:
+    if not record.handover and record.fallback is None:
         # The claim that follows counts this loss; `losses` still holds those before it.
         if record.losses + 1 > settings.max_losses:
             lost = f"{record.losses + 1} workers were lost with this job; it is not tried again."
             return EndNow(failed(record, state, "attempts_exhausted", lost))
         if request.on_interrupt == "fail":
             return EndNow(failed(record, state, "interrupted", "The worker was lost, and on_interrupt is fail."))
-    if request.on_interrupt == "restart" and state.kept_tokens:
+    return go_on(state, request, continues=continues)
+
+
+def go_on(state: Fold, request: JobRequest, *, continues: bool) -> GoOn:
+    """What a new attempt does with the text so far."""
+    if not state.kept_tokens:
+        return GoOn(reset=False, prefix=None)
+    if request.on_interrupt == "restart" or not continues:
         return GoOn(reset=True, prefix=None)
-    if state.kept_tokens and not continues:
-        return GoOn(reset=True, prefix=None)
-    return GoOn(reset=False, prefix=prefix_of(state) if state.kept_tokens else None)
+    return GoOn(reset=False, prefix=prefix_of(state))
+
+
+def continues(provider: Provider, model: Model, request: JobRequest, state: Fold) -> bool:
+    """Whether a model can go on exactly from the kept text (protocol P4): not from half a thought or tool call."""
+    call = Call(job_id="", model=model.name, request=request, prefix=prefix_of(state))
+    return state.only_text and provider.can_continue(call)
 
 
 def prefix_of(state: Fold) -> Prefix:
@@ -103,12 +116,12 @@ def final_timing(record: Record, state: Fold) -> Timing:
     )
 
 
-def paid(lost: Fold, attempt: Usage) -> Usage:
-    """What all attempts cost: those that died told nothing, so their output is counted from the log, and each is taken to
-    have read as much as this one."""
+def paid(earlier: Iterable[AttemptState], attempt: Usage) -> Usage:
+    """What all attempts cost: those whose worker died told nothing, so their output is counted from the log, and each is taken
+    to have read as much as this one."""
     total = attempt
-    for dead in lost.attempts:
-        total += Usage(attempt.input_tokens, dead.output_tokens, estimated=True)
+    for before in earlier:
+        total += before.own_usage or Usage(attempt.input_tokens, before.output_tokens, estimated=True)
     return total
 
 

@@ -7,6 +7,8 @@
 --   attempt   the highest attempt number given out
 --   losses    workers that died with this job
 --   handover  1 between a hand-over and the claim that follows it
+--   fallback  the model to go on with, between a fallback to another lane and the claim that follows it
+--   before    how the attempt before that fallback ended, JSON
 --   cancel    1 once a cancel was asked for
 --   lane      where its queue entry is
 --   created_ms, started_at, finished_at
@@ -56,7 +58,7 @@ end
 -- event in the same script.
 local function close(record, log, job_id, lane, status, retention_s)
   redis.call('HSET', record, 'status', status, 'finished_at', string.format('%.3f', now_ms() / 1000))
-  redis.call('HDEL', record, 'owner', 'handover', 'cancel')
+  redis.call('HDEL', record, 'owner', 'handover', 'cancel', 'fallback', 'before')
   redis.call('EXPIRE', record, retention_s)
   redis.call('EXPIRE', log, retention_s)
   redis.call('ZREM', 'lastevent:open:' .. lane, job_id)
@@ -75,6 +77,12 @@ local function next_attempt(counter, last, stored_replid, replid)
   local attempt = 1 + math.max(tonumber(counter) or 0, (split_id(last)))
   if stored_replid and stored_replid ~= replid then attempt = attempt + 1000 end
   return attempt
+end
+
+-- The `started` event of an attempt; `rest` is its JSON after these fields.
+local function started_json(attempt, after, reason, reset, rest)
+  return '{"type":"started","attempt":' .. string.format('%.0f', attempt) .. ',"after":"' .. after .. '","reason":"' .. reason
+    .. '","reset":' .. tostring(reset) .. ',' .. rest
 end
 
 -- Ends an open job from outside. A queued one ends at 0-2; a started one gets a new attempt of two entries (protocol 3).

@@ -7,8 +7,8 @@
 local record, log, in_progress, primary = unpack(KEYS)
 local token, worker, seen, ttl, lease, reset = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6] == '1'
 
-local status, owner, counter, handover, cancel, stored_replid =
-  unpack(redis.call('HMGET', record, 'status', 'owner', 'attempt', 'handover', 'cancel', 'replid'))
+local status, owner, counter, handover, fallback, cancel, stored_replid =
+  unpack(redis.call('HMGET', record, 'status', 'owner', 'attempt', 'handover', 'fallback', 'cancel', 'replid'))
 if not status then return {'gone'} end
 if TERMINAL[status] then return {'ended'} end
 if owner == token then  -- the same call again, after a lost reply
@@ -22,7 +22,9 @@ if last ~= seen then return {'moved'} end
 
 local replid, since = primary_since(primary)
 local reason = 'first'
-if handover then
+if fallback then
+  reason = 'fallback'
+elseif handover then
   reason = 'handover'
 elseif status == 'running' then
   reason = 'takeover'
@@ -33,13 +35,12 @@ end
 local attempt = next_attempt(counter, last, stored_replid, replid)
 local id, number = id_of(attempt, 0), string.format('%.0f', attempt)
 if reason == 'first' then reset = false end
-local started = '{"type":"started","attempt":' .. number .. ',"after":"' .. last .. '","reason":"' .. reason
-  .. '","reset":' .. tostring(reset) .. ',' .. ARGV[7]
+local started = started_json(attempt, last, reason, reset, ARGV[7])
 
 redis.call('XADD', log, 'NOMKSTREAM', id, 'e', started, 'p', ARGV[8])
 redis.call('HSET', record, 'status', 'running', 'owner', token, 'worker', worker, 'attempt', number, 'reason', reason, 'replid', replid)
 redis.call('HSETNX', record, 'started_at', string.format('%.3f', now_ms() / 1000))
-redis.call('HDEL', record, 'handover')
+redis.call('HDEL', record, 'handover', 'fallback', 'before')
 if reason == 'takeover' then redis.call('HINCRBY', record, 'losses', 1) end
 redis.call('EXPIRE', record, ttl)
 redis.call('EXPIRE', log, ttl)

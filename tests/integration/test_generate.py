@@ -15,7 +15,7 @@ from tests.integration.conftest import NewAuthor
 from tests.support.bare_worker import BareWorker, bare_worker
 from tests.support.scripted_provider import ScriptedProvider
 from tests.support.servers import Making
-from worker.generate import Leave
+from worker.control import Leave
 from worker.providers.base import Finish
 
 OVER = Leave("over")

@@ -18,8 +18,7 @@ from tests.support.author import Author, lease
 from tests.support.bare_worker import BareWorker
 from tests.support.scripted_provider import ScriptedProvider
 from tests.support.waiting import wait_until
-from worker.control import Control
-from worker.generate import Leave
+from worker.control import Control, Leave
 
 OVER = Leave("over")
 

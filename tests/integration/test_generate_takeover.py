@@ -10,7 +10,7 @@ from shared.settings import Settings
 from tests.integration.conftest import NewAuthor
 from tests.support.bare_worker import BareWorker
 from tests.support.scripted_provider import ScriptedProvider
-from worker.generate import Leave
+from worker.control import Leave
 
 OVER = Leave("over")
 

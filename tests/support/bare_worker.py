@@ -13,9 +13,10 @@ from shared.job_store import JobStore
 from shared.settings import Settings
 from tests.support.author import lease
 from tests.support.scripted_provider import ScriptedProvider
-from worker.control import Control, Running
-from worker.generate import Leave, Tools, generate
+from worker.control import Control, Leave, Running
+from worker.generate import generate
 from worker.leases import Identity, Leases
+from worker.owned_job import Tools
 from worker.writer import Writer
 
 
@@ -27,7 +28,8 @@ class BareWorker:
         self.store = JobStore(redis, self.log)
         identity = Identity(id="w2", lane="api", host="here", pid=1, slots=1, started_at=0.0)
         self.writer = Writer(redis, settings, Leases(redis, settings, identity, Running()))
-        self._tools = Tools(settings, "w2", self.log, self.store, self.writer, {provider.name: provider})
+        self.providers = {provider.name: provider}
+        self._tools = Tools(settings, "w2", self.log, self.store, self.writer, self.providers)
         self._redis = redis
 
     async def run(self, job_id: str, control: Control | None = None, given: Lease | None = None) -> Leave:

@@ -10,12 +10,18 @@ from worker.providers.base import Call, Delta, Finish
 
 class ScriptedProvider:
     """Streams `words`, one every `pace_s` seconds, then usage and finish. A list of deltas or an exception may stand in the
-    script instead. With `continues`, a call with a prefix goes on after as many words as the prefix holds."""
+    script instead. `scripts`, where there are any, are the scripts of the next calls; after them it is `script` again. With
+    `continues`, a call with a prefix goes on after as many words as the prefix holds."""
 
-    name = "openai"
-
-    def __init__(self, words: Sequence[str | Delta | Exception] = ("Hello", ", ", "world"), pace_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        words: Sequence[str | Delta | Exception] = ("Hello", ", ", "world"),
+        pace_s: float = 0.0,
+        name: str = "openai",
+    ) -> None:
+        self.name = name
         self.script: list[str | Delta | Exception] = list(words)
+        self.scripts: list[list[str | Delta | Exception]] = []
         self.pace_s = pace_s
         self.continues = False
         self.calls: list[Call] = []
@@ -42,7 +48,7 @@ class ScriptedProvider:
             self.open -= 1
 
     async def _deltas(self, call: Call) -> AsyncIterator[Delta]:
-        script = list(self.script)
+        script = list(self.scripts.pop(0) if self.scripts else self.script)
         kept = call.prefix.text if call.prefix else ""
         while kept:
             word = script.pop(0)

@@ -113,8 +113,8 @@ def test_token_ids_go_along_only_if_all_are_known() -> None:
 
 def test_what_was_paid_counts_the_dead() -> None:
     """They told nothing: output from the log, input taken to be as much as the last one's."""
-    assert paid(Fold(), Usage(5, 6)) == Usage(5, 6)
-    assert paid(state("a", "b"), Usage(5, 6)) == Usage(10, 8, estimated=True)
+    assert paid([], Usage(5, 6)) == Usage(5, 6)
+    assert paid(state("a", "b").attempts, Usage(5, 6)) == Usage(10, 8, estimated=True)
 
 
 def test_timing_is_told_as_far_as_there_is_any() -> None:

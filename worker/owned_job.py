@@ -1,0 +1,238 @@
+"""A claimed job, from its claim to its end: its attempts one after the other, each a provider's stream into the log.
+
+A failed call is followed by another attempt of the same owner (`retries.py` says which), which is claimed like the first one
+and opens with its own `started`; a fallback that runs in another lane is given to a worker there.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Final, TypeVar
+
+import msgspec
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from shared.errors import GenerationFailed, InvalidRequest, LogBehind, LogRefused
+from shared.event_log import EventLog, Ownership
+from shared.events import Done, Error, FinishReason, Started, Terminal, Usage
+from shared.fold import AttemptEnd, Fold
+from shared.ids import EventId
+from shared.job import JobFailure, JobRequest
+from shared.job_store import JobStore, Record
+from shared.models import Model, resolve
+from shared.redis_client import UNREACHABLE
+from shared.settings import Settings
+from worker import recovery
+from worker.attempt import Attempt, Outcome
+from worker.control import Control, Leave
+from worker.providers.base import Call, Prefix, Provider
+from worker.recovery import GoOn, Limits
+from worker.retries import NextCall, next_call
+from worker.writer import Writer
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+PAUSE_S: Final = 0.2
+"""Between two looks at a Redis that is away."""
+
+
+class Tools(msgspec.Struct, frozen=True):
+    """What a worker lends to each of its jobs."""
+
+    settings: Settings
+    worker_id: str
+    log: EventLog
+    store: JobStore
+    writer: Writer
+    providers: Mapping[str, Provider]
+
+
+class OwnedJob:
+    """The log gets its terminal event from here, unless another claims the job meanwhile.
+
+    `state` is the log as it was read before the claim; it is kept in step with what is offered to the log.
+    """
+
+    def __init__(
+        self, owner: Ownership, record: Record, state: Fold, request: JobRequest, model: Model, control: Control, tools: Tools
+    ) -> None:
+        self._record = record
+        self._state = state
+        self._request = request
+        self._control = control
+        self._tools = tools
+        self._limits = Limits.of(request, tools.settings)
+        self._owner, self._model = owner, model
+        self._prefix: Prefix | None = None
+        self._out = tools.writer.open(owner)
+
+    async def run(self, decision: GoOn) -> Leave:
+        """Runs attempts until the job has ended or is not run here any more. The first one is claimed already."""
+        self._open(self._owner, self._model, decision, self._record.before)
+        try:
+            while True:
+                with bound_contextvars(attempt=self._owner.attempt):
+                    leave = await self._attempt()
+                if leave is not None:
+                    return leave
+        except LogBehind as error:
+            # Redis came back without a tail of this log. What it holds is the truth now: the next attempt goes on from it.
+            log.error("the log lost a tail; handing the job over", error=str(error))
+            return Leave("handover")
+        except LogRefused as refused:
+            log.info("attempt stops", why=refused.code)
+            return Leave("lost" if refused.code == "superseded" else "over")
+
+    def _open(self, owner: Ownership, model: Model, decision: GoOn, before: AttemptEnd | None) -> None:
+        """An attempt was claimed: what follows is its own."""
+        reset = decision.reset and owner.reason != "first"
+        started = Started(
+            owner.attempt, model.id, self._tools.worker_id, owner.reason, reset, str(self._state.last_id)
+        )  # as the script wrote it
+        self._state.add(EventId(owner.attempt, 0), started, {"before": before} if before else None)
+        self._owner, self._model, self._prefix = owner, model, decision.prefix
+        log.info("attempt started", attempt=owner.attempt, model=model.id, reason=owner.reason, reset=reset)
+
+    async def _attempt(self) -> Leave | None:
+        """Streams one attempt and does what follows from its outcome; None when another attempt was claimed after it."""
+        full = self._limit_reached()
+        if full is not None:
+            return await self._end(Outcome(finish=full), Usage())
+        attempt = Attempt(
+            self._provider_of(self._model), self._call(), self._out, self._state, self._limits, self._record.created_at
+        )
+        outcome = await self._until_told_to_stop(self._outcome_of(attempt))
+        if outcome is None or self._control.reason == "lost":
+            return await self._leave_as_told(attempt.usage)
+        if outcome.failure is not None:
+            following = next_call(outcome.failure, self._state, self._request, self._record.created_at, self._tools.settings)
+            if following is not None:
+                return await self._go_on(following, AttemptEnd(attempt.usage, _told(outcome.failure)))
+        return await self._end(outcome, attempt.usage)
+
+    async def _outcome_of(self, attempt: Attempt) -> Outcome:
+        try:
+            return await attempt.run()
+        except LogRefused:
+            raise
+        except Exception as error:  # an OSError too: it is the provider's, for what is offered to the log never raises one
+            log.exception("attempt failed for a reason of ours")
+            return Outcome(failure=GenerationFailed("internal", f"The worker failed: {type(error).__name__}."))
+
+    async def _go_on(self, following: NextCall, before: AttemptEnd) -> Leave | None:
+        """The attempt that follows a failed one; None once it is claimed."""
+        log.info(
+            "call failed; going on", code=before.failure.code, reason=following.reason, model=following.model,
+            after_s=round(following.after_s, 3),
+        )  # fmt: skip
+        await self._until_told_to_stop(asyncio.sleep(following.after_s))
+        if self._control.reason is not None:
+            return await self._leave_as_told(before.usage)
+        try:
+            model = resolve(following.model, self._tools.settings)
+        except InvalidRequest as error:  # configured at the submit, not here: a deploy in between
+            failure = GenerationFailed("bad_request", str(error))
+            return await self._end(Outcome(failure=failure), before.usage)
+        await self._out.flush()
+        if model.lane != self._record.lane:
+            await until_redis_answers(
+                lambda: self._tools.log.move(self._owner, self._record.lane, model.lane, model.id, before)
+            )
+            return Leave("lost")
+        return await self._claim_again(following, model, before)
+
+    async def _claim_again(self, following: NextCall, model: Model, before: AttemptEnd) -> Leave | None:
+        continues = recovery.continues(self._provider_of(model), model, self._request, self._state)
+        decision = recovery.go_on(self._state, self._request, continues=continues)
+        seen = EventId(self._owner.attempt, self._out.next_seq - 1)
+        claimed = await until_redis_answers(
+            lambda: self._tools.log.again(
+                self._owner, seen, self._tools.worker_id, model.id, following.reason, reset=decision.reset, before=before
+            )
+        )
+        if claimed is None:  # a cancel whose signal is still on its way
+            return await self._end(None, before.usage)
+        self._out = self._tools.writer.open(claimed)
+        self._open(claimed, model, decision, before)
+        return None
+
+    async def _until_told_to_stop(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What the work returns; None when it was told to stop, and is over."""
+        task = asyncio.create_task(work)
+        self._control.watch(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if self._control.reason is None or asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                task.cancel()
+                await asyncio.wait([task])  # the provider is closed before this worker goes on
+                raise
+            return None
+        finally:
+            self._control.watch(None)
+
+    async def _leave_as_told(self, own: Usage) -> Leave:
+        if self._control.reason == "lost":
+            return Leave("lost")
+        if self._control.reason == "handover":
+            await self._out.flush()
+            log.info("attempt handed over", kept_tokens=self._state.kept_tokens)
+            return Leave("handover")
+        return await self._end(None, own)
+
+    async def _end(self, outcome: Outcome | None, own: Usage) -> Leave:
+        """Writes the terminal event, however long Redis is away. `outcome` None: a cancel stopped the attempt."""
+        event = self._terminal(outcome, recovery.paid(self._state.attempts[:-1], own))
+
+        async def write() -> None:
+            await self._out.flush()
+            await self._tools.log.end(self._out.owner, self._out.next_seq, event, {"usage": own})
+
+        await until_redis_answers(write)
+        log.info("job ended", type=type(event).__name__.lower(), tokens=self._state.kept_tokens)
+        return Leave("over")
+
+    def _terminal(self, outcome: Outcome | None, usage: Usage) -> Terminal:
+        record, state = self._record, self._state
+        if outcome is None:
+            return msgspec.structs.replace(recovery.cancelled(record, state), usage=usage)
+        timing = recovery.final_timing(record, state)
+        if outcome.failure is not None:
+            failure = outcome.failure
+            return Error(failure.code, str(failure), failure.retryable, state.kept_tokens > 0, usage, timing)
+        assert outcome.finish is not None, "an outcome is a finish or a failure"
+        return Done(outcome.finish, usage, timing)
+
+    def _limit_reached(self) -> FinishReason | None:
+        """Why there is nothing left to generate: the kept text is as long as it may be."""
+        request, kept = self._request, self._state.kept_tokens
+        if request.max_tokens is not None and kept >= request.max_tokens:
+            return "length"
+        return "budget" if request.token_budget is not None and kept >= request.token_budget else None
+
+    def _call(self) -> Call:
+        limit = self._request.max_tokens
+        left = None if limit is None else limit - self._state.kept_tokens
+        return Call(self._record.id, self._model.name, self._request, left, self._prefix)
+
+    def _provider_of(self, model: Model) -> Provider:
+        return self._tools.providers[model.provider]
+
+
+async def until_redis_answers(ask: Callable[[], Awaitable[T]]) -> T:
+    """Asks until Redis answers; what is asked may be asked again after a lost reply."""
+    waiting = False
+    while True:
+        try:
+            return await ask()
+        except UNREACHABLE as error:
+            if not waiting:
+                log.warning("the log's scripts wait for Redis", error=str(error))
+            waiting = True
+            await asyncio.sleep(PAUSE_S)
+
+
+def _told(failure: GenerationFailed) -> JobFailure:
+    return JobFailure(failure.code, str(failure), failure.retryable)
