@@ -5,6 +5,8 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 BROWSER := $(VENV)/.browser
+# Two at a time: the tests of whole processes mostly wait, the others compute (tests/conftest.py groups them).
+PYTEST  := $(BIN)/python -m pytest -n 2 --dist loadgroup
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -22,14 +24,14 @@ run: $(STAMP)  ## the whole stack on http://127.0.0.1:8000; Ctrl-C stops it
 	@$(BIN)/lastevent up
 
 test: setup  ## all tests
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 check: setup  ## all that CI runs: lint, format, types, layers, tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: $(STAMP)  ## what is fast, and against what, in one run
 	@$(BIN)/python -m bench

@@ -19,6 +19,14 @@ from tests.support.scripted_provider import ScriptedProvider
 from tests.support.servers import running_worker, web_server
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of whole processes go one after the other, beside the rest: they kill and measure, and two of them at once would
+    measure each other."""
+    for item in items:
+        alone = item.path.parent.name in ("system", "browser")
+        item.add_marker(pytest.mark.xdist_group("processes" if alone else "inside"))
+
+
 @pytest.fixture(autouse=True)
 async def no_task_is_left_behind() -> AsyncIterator[None]:
     """Fails a test that leaves a task of its loop running."""
