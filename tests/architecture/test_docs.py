@@ -10,6 +10,7 @@ import pytest
 
 from shared import keys
 from shared.job import TRANSITIONS
+from shared.provider_table import ProviderTable
 from shared.redis_client import ScriptName
 from tests.architecture import settings_table
 from web.problems import STATUS_OF
@@ -115,7 +116,7 @@ def test_the_page_of_settings_is_current() -> None:
     assert page("SETTINGS.md") == settings_table.page(), "write it anew: python -m tests.architecture.settings_table"
 
 
-@pytest.mark.parametrize("field", settings_table.fields(), ids=lambda field: field.name)
+@pytest.mark.parametrize("field", settings_table.fields() + settings_table.fields(ProviderTable), ids=lambda field: field.name)
 def test_every_setting_has_a_meaning(field: settings_table.Documented) -> None:
     assert field.meaning
 

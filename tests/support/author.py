@@ -12,7 +12,7 @@ from shared.job import JobRequest
 from shared.job_queue import JobQueue
 from shared.models import Model
 
-MODEL = Model(id="openai/any", provider="openai", name="any", lane="api")
+MODEL = Model(id="openai/any", provider="openai", name="any", lane="api", kind="openai")
 DONE = Done(finish_reason="stop", usage=Usage(3, 4), timing=Timing(total_s=1.5))
 
 

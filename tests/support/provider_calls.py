@@ -8,12 +8,19 @@ import pytest
 
 from shared.errors import GenerationFailed
 from shared.events import Token
+from shared.providers import ProviderConfig, provider_configs
+from shared.settings import Settings
 from tests.support.upstream import ScriptedUpstream
 from tests.support.waiting import wait_until
 from worker.providers.base import Call, Delta, Provider
 
 CLOSED_WITHIN_S = 0.1
 """Protocol P6."""
+
+
+def config_of(name: str, **settings: object) -> ProviderConfig:
+    """The configuration of one provider under these settings."""
+    return provider_configs(Settings(**settings))[name]  # type: ignore[arg-type]  # validated by pydantic
 
 
 async def collected(provider: Provider, call: Call) -> list[Delta]:

@@ -12,7 +12,6 @@ from anthropic._constants import ANTHROPIC_API_VERSION
 from shared.errors import ConfigurationError
 from shared.events import Reasoning, Refusal, Token, ToolCall, Usage
 from shared.job import JobRequest
-from shared.settings import Settings
 from tests.support.anthropic_server import (
     PING,
     STOP,
@@ -28,7 +27,7 @@ from tests.support.anthropic_server import (
     thinking,
     tool_use,
 )
-from tests.support.provider_calls import CLOSED_WITHIN_S, cancelled, collected, everything_shown, failed
+from tests.support.provider_calls import CLOSED_WITHIN_S, cancelled, collected, config_of, everything_shown, failed
 from tests.support.upstream import Cut, Pause, Stall, Status, Step
 from tests.support.waiting import wait_until
 from worker.providers.anthropic import AnthropicProvider
@@ -52,7 +51,7 @@ async def provider(server: AnthropicServer) -> AsyncIterator[AnthropicProvider]:
 
 
 def provider_for(base_url: str | None, key: str | None = KEY, **settings: object) -> AnthropicProvider:
-    return AnthropicProvider(Settings(anthropic_api_key=key, anthropic_base_url=base_url, **settings))  # type: ignore[arg-type]
+    return AnthropicProvider(config_of("anthropic", anthropic_api_key=key, anthropic_base_url=base_url, **settings))
 
 
 def call_of(model: str = "m", max_tokens: int | None = None, prefix: str | None = None, **request: Any) -> Call:
@@ -291,10 +290,12 @@ def test_a_worker_without_a_key_does_not_import_the_sdk() -> None:
     """It takes more than a second of CPU; this one's start must not pay for it."""
     code = """if True:
         import asyncio, sys
+        from shared.providers import provider_configs
         from shared.settings import Settings
         from worker.providers.anthropic import AnthropicProvider
         from worker.providers.ollama import OllamaProvider
-        for provider in (AnthropicProvider(Settings(anthropic_api_key=None)), OllamaProvider(Settings(ollama_host=None))):
+        configs = provider_configs(Settings())
+        for provider in (AnthropicProvider(configs["anthropic"]), OllamaProvider(configs["ollama"])):
             asyncio.run(provider.start())
         print(sorted({"anthropic", "ollama", "httpx"} & sys.modules.keys()))
     """

@@ -8,10 +8,12 @@ import httpx2
 import pytest
 
 from shared.errors import ErrorCode
+from tests.support.provider_calls import config_of
 from worker.providers.anthropic_errors import failure_of
 
 REQUEST = httpx2.Request("POST", "https://api.anthropic.com/v1/messages")
 MODEL = "anthropic/m"
+CONFIG = config_of("anthropic")
 
 
 def answered(status: int, body: object = None, headers: Mapping[str, str] | None = None) -> anthropic.APIStatusError:
@@ -47,7 +49,7 @@ def caused(error: anthropic.APIConnectionError, cause: Exception) -> anthropic.A
 )
 def test_by_status_where_there_is_no_type(status: int, code: ErrorCode, retryable: bool) -> None:
     for body in (None, "words", error("never heard of it"), error(7), {"error": "words"}):
-        failure = failure_of(answered(status, body), MODEL)
+        failure = failure_of(answered(status, body), MODEL, CONFIG)
         assert (failure.code, failure.retryable) == (code, retryable)
         assert str(status) in str(failure)
         assert MODEL in str(failure)
@@ -71,7 +73,7 @@ def test_by_status_where_there_is_no_type(status: int, code: ErrorCode, retryabl
 )
 def test_in_mid_stream_by_type(kind: str, code: ErrorCode, retryable: bool) -> None:
     """The status is that of the stream: 200."""
-    failure = failure_of(answered(200, error(kind)), MODEL)
+    failure = failure_of(answered(200, error(kind)), MODEL, CONFIG)
     assert (failure.code, failure.retryable) == (code, retryable)
     assert "200" not in str(failure)
 
@@ -101,7 +103,7 @@ def test_in_mid_stream_by_type(kind: str, code: ErrorCode, retryable: bool) -> N
     ],
 )
 def test_what_no_server_answered(error: Exception, code: ErrorCode, words: str) -> None:
-    failure = failure_of(error, MODEL, host="llm.example")
+    failure = failure_of(error, MODEL, CONFIG, host="llm.example")
     assert failure.code == code
     assert failure.retryable
     assert str(failure).startswith(words)
@@ -125,16 +127,20 @@ def test_what_no_server_answered(error: Exception, code: ErrorCode, words: str) 
     ],
 )
 def test_what_is_said(failed: anthropic.APIStatusError, words: str) -> None:
-    assert words in str(failure_of(failed, MODEL))
+    assert words in str(failure_of(failed, MODEL, CONFIG))
 
 
 def test_a_key_is_scrubbed() -> None:
     key = "tenant-7-very-secret-token"
-    failure = failure_of(answered(500, error("api_error", f"{'x' * 370} {key} sk-ant-api03-abcd")), MODEL, key)
+    failure = failure_of(
+        answered(500, error("api_error", f"{'x' * 370} {key} sk-ant-api03-abcd")),
+        MODEL,
+        config_of("anthropic", anthropic_api_key=key),
+    )
     assert "tenant" not in str(failure)
     assert "sk-ant" not in str(failure)
 
 
 def test_retry_after() -> None:
-    assert failure_of(answered(429, headers={"retry-after": "7"}), MODEL).retry_after_s == 7
-    assert failure_of(answered(429), MODEL).retry_after_s is None
+    assert failure_of(answered(429, headers={"retry-after": "7"}), MODEL, CONFIG).retry_after_s == 7
+    assert failure_of(answered(429), MODEL, CONFIG).retry_after_s is None

@@ -9,7 +9,6 @@ import pytest
 from shared.errors import ConfigurationError
 from shared.events import Reasoning, Token, ToolCall, Usage
 from shared.job import JobRequest
-from shared.settings import Settings
 from tests.support.ollama_server import (
     OllamaServer,
     answer,
@@ -21,7 +20,7 @@ from tests.support.ollama_server import (
     thinking,
     tool_call,
 )
-from tests.support.provider_calls import CLOSED_WITHIN_S, cancelled, collected, everything_shown, failed
+from tests.support.provider_calls import CLOSED_WITHIN_S, cancelled, collected, config_of, everything_shown, failed
 from tests.support.upstream import Cut, Pause, Stall, Status, Step
 from tests.support.waiting import wait_until
 from worker.providers.base import Call, Finish, Prefix
@@ -45,7 +44,7 @@ async def provider(server: OllamaServer) -> AsyncIterator[OllamaProvider]:
 
 
 def provider_for(host: str | None, key: str | None = KEY, **settings: object) -> OllamaProvider:
-    return OllamaProvider(Settings(ollama_host=host, ollama_api_key=key, **settings))  # type: ignore[arg-type]
+    return OllamaProvider(config_of("ollama", ollama_host=host, ollama_api_key=key, **settings))
 
 
 def call_of(model: str = "m", max_tokens: int | None = None, prefix: str | None = None, **request: Any) -> Call:

@@ -11,7 +11,6 @@ import pytest
 from shared.errors import ConfigurationError, GenerationFailed
 from shared.events import Reasoning, Refusal, Token, ToolCall, Usage
 from shared.job import JobRequest
-from shared.settings import Settings
 from tests.support.openai_server import (
     DONE,
     Cut,
@@ -31,6 +30,7 @@ from tests.support.openai_server import (
     tool_call,
     usage,
 )
+from tests.support.provider_calls import config_of
 from tests.support.waiting import wait_until
 from worker.providers.base import Call, Delta, Finish, Prefix
 from worker.providers.openai import OpenAIProvider, arguments_of
@@ -54,7 +54,7 @@ async def provider(server: OpenAIServer) -> AsyncIterator[OpenAIProvider]:
 
 
 def provider_for(base_url: str | None, key: str | None = KEY, **settings: object) -> OpenAIProvider:
-    return OpenAIProvider(Settings(openai_api_key=key, openai_base_url=base_url, **settings))  # type: ignore[arg-type]
+    return OpenAIProvider(config_of("openai", openai_api_key=key, openai_base_url=base_url, **settings))
 
 
 def call_of(model: str = "gpt-4o-mini", max_tokens: int | None = None, prefix: Prefix | None = None, **request: Any) -> Call:

@@ -10,11 +10,13 @@ import openai
 import pytest
 
 from shared.errors import ErrorCode, GenerationFailed
+from tests.support.provider_calls import config_of
 from worker.providers.failure_text import scrub
 from worker.providers.openai_errors import failure_of
 
 REQUEST = httpx2.Request("POST", "https://api.openai.com/v1/chat/completions")
 MODEL = "openai/m"
+CONFIG = config_of("openai")
 
 
 def answered(status: int, body: object = None, headers: Mapping[str, str] | None = None) -> openai.APIStatusError:
@@ -54,7 +56,7 @@ def caused(error: openai.APIConnectionError, cause: Exception) -> openai.APIConn
     ],
 )
 def test_by_status(status: int, code: ErrorCode, retryable: bool) -> None:
-    failure = failure_of(answered(status), MODEL)
+    failure = failure_of(answered(status), MODEL, CONFIG)
     assert (failure.code, failure.retryable) == (code, retryable)
     assert str(status) in str(failure)
     assert MODEL in str(failure)
@@ -78,14 +80,14 @@ def test_by_status(status: int, code: ErrorCode, retryable: bool) -> None:
 )
 def test_in_mid_stream_by_code_then_type(slug: str, code: ErrorCode, retryable: bool) -> None:
     for body in ({"code": slug, "type": "server_error"}, {"code": None, "type": slug}):
-        failure = failure_of(streamed(message="…", **body), MODEL)
+        failure = failure_of(streamed(message="…", **body), MODEL, CONFIG)
         assert (failure.code, failure.retryable) == (code, retryable)
 
 
 def test_a_slug_that_says_more_than_the_status() -> None:
-    assert failure_of(answered(400, {"code": "content_filter"}), MODEL).code == "content_filter"
-    assert failure_of(answered(403, {"code": "insufficient_quota"}), MODEL).code == "rate_limit"
-    assert failure_of(answered(401, {"code": "invalid_api_key", "type": "invalid_request_error"}), MODEL).code == "auth"
+    assert failure_of(answered(400, {"code": "content_filter"}), MODEL, CONFIG).code == "content_filter"
+    assert failure_of(answered(403, {"code": "insufficient_quota"}), MODEL, CONFIG).code == "rate_limit"
+    assert failure_of(answered(401, {"code": "invalid_api_key", "type": "invalid_request_error"}), MODEL, CONFIG).code == "auth"
 
 
 @pytest.mark.parametrize(
@@ -112,19 +114,19 @@ def test_a_slug_that_says_more_than_the_status() -> None:
     ],
 )
 def test_what_no_server_answered(error: Exception, code: ErrorCode, words: str) -> None:
-    failure = failure_of(error, MODEL, host="llm.example")
+    failure = failure_of(error, MODEL, CONFIG, host="llm.example")
     assert failure.code == code
     assert failure.retryable
     assert str(failure).startswith(words)
 
 
 def test_what_to_do_is_said() -> None:
-    assert "check OPENAI_API_KEY where the workers run" in str(failure_of(answered(401), MODEL))
-    assert "check plan and billing" in str(failure_of(answered(429, {"code": "insufficient_quota"}), MODEL))
-    assert "check the model's name and OPENAI_BASE_URL" in str(failure_of(answered(404), MODEL))
-    assert "no model m" in str(failure_of(answered(404, {"message": "There is no model m."}), MODEL))
+    assert "check OPENAI_API_KEY where the workers run" in str(failure_of(answered(401), MODEL, CONFIG))
+    assert "check plan and billing" in str(failure_of(answered(429, {"code": "insufficient_quota"}), MODEL, CONFIG))
+    assert "check the model's name and OPENAI_BASE_URL" in str(failure_of(answered(404), MODEL, CONFIG))
+    assert "no model m" in str(failure_of(answered(404, {"message": "There is no model m."}), MODEL, CONFIG))
     body = {"message": "max_tokens is too large: 9.", "code": "invalid_value"}
-    assert str(failure_of(answered(400, body), MODEL)) == (
+    assert str(failure_of(answered(400, body), MODEL, CONFIG)) == (
         "openai/m refused the request (400 invalid_value): max_tokens is too large: 9."
     )
 
@@ -143,17 +145,17 @@ def test_what_to_do_is_said() -> None:
     ],
 )
 def test_the_servers_own_words_on_one_line(body: object, words: str) -> None:
-    assert str(failure_of(answered(500, body), MODEL)).endswith(words)
+    assert str(failure_of(answered(500, body), MODEL, CONFIG)).endswith(words)
 
 
 def test_long_words_are_cut() -> None:
-    assert len(str(failure_of(answered(500, {"message": "x" * 10_000}), MODEL))) < 420
+    assert len(str(failure_of(answered(500, {"message": "x" * 10_000}), MODEL, CONFIG))) < 420
 
 
 @pytest.mark.parametrize("at", [0, 340, 370, 390, 397])
 def test_a_key_is_scrubbed_before_the_cut(at: int) -> None:
     key = "tenant-7-very-secret-token"
-    failure = failure_of(answered(500, {"message": "x" * at + key}), MODEL, key)
+    failure = failure_of(answered(500, {"message": "x" * at + key}), MODEL, config_of("openai", openai_api_key=key))
     assert "tenant" not in str(failure)
 
 
@@ -179,14 +181,14 @@ def test_a_placeholder_key_does_not_eat_the_words() -> None:
     ],
 )
 def test_retry_after(headers: Mapping[str, str], seconds: float | None) -> None:
-    assert failure_of(answered(429, headers=headers), MODEL).retry_after_s == seconds
+    assert failure_of(answered(429, headers=headers), MODEL, CONFIG).retry_after_s == seconds
 
 
 def test_retry_after_as_a_date() -> None:
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
-    assert failure_of(answered(503, headers={"retry-after": later}), MODEL).retry_after_s == pytest.approx(90, abs=5)
+    assert failure_of(answered(503, headers={"retry-after": later}), MODEL, CONFIG).retry_after_s == pytest.approx(90, abs=5)
 
 
 def test_only_answers_carry_retry_after() -> None:
-    assert isinstance(failure_of(streamed(message="x"), MODEL), GenerationFailed)
-    assert failure_of(streamed(message="x"), MODEL).retry_after_s is None
+    assert isinstance(failure_of(streamed(message="x"), MODEL, CONFIG), GenerationFailed)
+    assert failure_of(streamed(message="x"), MODEL, CONFIG).retry_after_s is None

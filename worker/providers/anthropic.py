@@ -1,4 +1,4 @@
-"""`anthropic/<model>`: Anthropic's Messages API, and every server that speaks it.
+"""Providers of the kind anthropic: Anthropic's Messages API, and every server that speaks it.
 
 This half knows keys, addresses and what can be continued; `anthropic_stream.py` makes the calls. It is imported by the first
 of them, or from the start on where there is a key: a worker that never calls Anthropic does not pay for its SDK.
@@ -6,12 +6,12 @@ of them, or from the start on where there is a key: a worker that never calls An
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from shared.errors import ConfigurationError, GenerationFailed
-from shared.settings import Settings
+from shared.errors import ConfigurationError
+from shared.providers import ProviderConfig
 from worker.providers.base import Call, Delta
+from worker.providers.key import bare_key, usable_key
 from worker.providers.on_demand import OnDemand
 from worker.providers.upstream import address
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 ANTHROPIC_URL: Final = "https://api.anthropic.com"
 
-_NO_KEY: Final = "ANTHROPIC_API_KEY is not set where the workers run: set it and start them again."
-_BAD_KEY: Final = "ANTHROPIC_API_KEY holds characters that no key has: set it again and start the workers again."
 _PLACEHOLDER: Final = "none"
 """What servers without keys are sent: without one the SDK would look for credentials in the environment and on the disk."""
 
@@ -29,22 +27,21 @@ _PLACEHOLDER: Final = "none"
 class AnthropicProvider:
     """One client, one connection pool, any number of calls at once. See `base.Provider`."""
 
-    name = "anthropic"
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._base_url = settings.anthropic_base_url or ANTHROPIC_URL
+    def __init__(self, config: ProviderConfig) -> None:
+        self.name = config.name
+        self._config = config
+        self._base_url = config.base_url or ANTHROPIC_URL
         self._messages = OnDemand(self._load)
 
     async def start(self) -> None:
         """Begins to load the SDK, if there is a key for it, and does not wait.
 
         Raises:
-            ConfigurationError: ANTHROPIC_BASE_URL is no address.
+            ConfigurationError: the base URL is no address.
         """
         if address(self._base_url) is None:
-            raise ConfigurationError("ANTHROPIC_BASE_URL must be an address as http://host:port.")
-        if self._key():
+            raise ConfigurationError(f"{self._config.address_setting} must be an address as http://host:port.")
+        if bare_key(self._config):
             self._messages.begin()
 
     async def close(self) -> None:
@@ -54,33 +51,20 @@ class AnthropicProvider:
 
     def can_continue(self, call: Call) -> bool:
         """With text to go on from, only the models that are set to take the start of an answer: newer ones refuse it."""
-        if call.prefix is None or not call.prefix.text:
-            return True
-        return any(fnmatchcase(call.model, pattern) for pattern in self._settings.anthropic_prefill_models)
+        return call.prefix is None or not call.prefix.text or self._config.prefills(call.model)
 
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncIterator[AsyncIterator[Delta]]:
         """Opens the stream; see `base.Provider.stream`. Where the model takes no prefix, the answer starts anew."""
-        self._check_key()
+        usable_key(self._config, wanted=self._is_anthropic())
         messages = await self._messages.get()
         async with messages.stream(call if self.can_continue(call) else _without_prefix(call)) as deltas:
             yield deltas
 
-    def _check_key(self) -> None:
-        key = self._key()
-        if not key and self._is_anthropic():
-            raise GenerationFailed("auth", _NO_KEY)
-        if not (key.isascii() and key.isprintable()):
-            raise GenerationFailed("auth", _BAD_KEY)  # the header's own error would show the key
-
     def _load(self) -> "Messages":
         from worker.providers.anthropic_stream import Messages
 
-        return Messages(self._settings, self._base_url, self._key() or _PLACEHOLDER, own=self._is_anthropic())
-
-    def _key(self) -> str:
-        key = self._settings.anthropic_api_key
-        return key.get_secret_value().strip() if key is not None else ""
+        return Messages(self._config, self._base_url, bare_key(self._config) or _PLACEHOLDER, own=self._is_anthropic())
 
     def _is_anthropic(self) -> bool:
         """Whether the server is Anthropic's own, which wants a key."""

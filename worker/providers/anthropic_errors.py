@@ -20,7 +20,9 @@ import anthropic
 import httpx2
 
 from shared.errors import ErrorCode, GenerationFailed
+from shared.providers import ProviderConfig
 from worker.providers.failure_text import broken_connection, code_of_status, retry_after_s, said_by_code, sentence, words_of
+from worker.providers.key import bare_key
 
 UPSTREAM_ERRORS: Final = (
     anthropic.AnthropicError,
@@ -48,23 +50,23 @@ _BY_TYPE: Final[Mapping[str, ErrorCode]] = {
 """By an error's `type`. Any other in mid-stream is the server's own trouble: `overloaded`."""
 
 
-def failure_of(error: Exception, model: str, key: str = "", host: str = "") -> GenerationFailed:
+def failure_of(error: Exception, model: str, config: ProviderConfig, host: str = "") -> GenerationFailed:
     """One of `UPSTREAM_ERRORS` as the attempt's failure.
 
     Args:
         model: the model's whole id, as `anthropic/claude-sonnet-5-5`.
-        key: what must not show; wherever it stands it becomes `[key]`.
+        config: its key must not show, wherever it stands it becomes `[key]`; and it knows which settings to look at.
         host: where the request went, for a connection that never came about.
     """
     retryable, asked_s = None, None
     if isinstance(error, anthropic.APIStatusError):
-        code, retryable, said = _of_answer(error, model)
+        code, retryable, said = _of_answer(error, model, config)
         asked_s = retry_after_s(error.response.headers)
     elif isinstance(error, anthropic.APIConnectionError | httpx2.HTTPError | httpx2.StreamError | OSError):
         code, said = _of_transport(error, model, host)
     else:
         code, said = "connection", f"{model} sent what is not an event stream ({type(error).__name__})"
-    return GenerationFailed(code, sentence(said, key), retryable=retryable, retry_after_s=asked_s)
+    return GenerationFailed(code, sentence(said, bare_key(config)), retryable=retryable, retry_after_s=asked_s)
 
 
 def _of_transport(error: Exception, model: str, host: str) -> tuple[ErrorCode, str]:
@@ -79,7 +81,7 @@ def _of_transport(error: Exception, model: str, host: str) -> tuple[ErrorCode, s
     )
 
 
-def _of_answer(error: anthropic.APIStatusError, model: str) -> tuple[ErrorCode, bool | None, str]:
+def _of_answer(error: anthropic.APIStatusError, model: str, config: ProviderConfig) -> tuple[ErrorCode, bool | None, str]:
     """Code, `retryable` where it is not the code's own, and the sentence."""
     status = error.status_code if error.status_code >= 400 else None
     kind = error.type if isinstance(error.type, str) else None
@@ -91,10 +93,9 @@ def _of_answer(error: anthropic.APIStatusError, model: str) -> tuple[ErrorCode, 
         return code, False, f"{model} has no credit left ({shown}): {words or hint}"
     if code == "auth" and kind != "permission_error" and status != 403:
         # The server's own words are left out: they could repeat the key.
-        hint = "check ANTHROPIC_API_KEY where the workers run, then start them again"
-        return code, None, f"{model} refused the key ({shown}): {hint}"
+        return code, None, f"{model} refused the key ({shown}): {config.key_advice()}"
     if kind == "not_found_error" or status == 404:
-        hint = f"check the model's name and ANTHROPIC_BASE_URL{f' ({words})' if words else ''}"
+        hint = f"check the model's name and {config.address_setting}{f' ({words})' if words else ''}"
         return code, None, f"{model} was not found ({shown}): {hint}"
     return code, None, f"{model} {said_by_code(code)} ({shown})" + (f": {words}" if words else "")
 

@@ -18,7 +18,7 @@ from anthropic import AsyncAnthropic, AsyncStream
 from anthropic.types import RawMessageStreamEvent
 
 from shared.errors import GenerationFailed
-from shared.settings import Settings
+from shared.providers import ProviderConfig
 from worker.providers.anthropic_errors import UPSTREAM_ERRORS, failure_of
 from worker.providers.anthropic_events import EventReader
 from worker.providers.anthropic_request import arguments_of
@@ -32,12 +32,12 @@ log = structlog.get_logger(__name__)
 class Messages:
     """One client, one connection pool, any number of calls at once."""
 
-    def __init__(self, settings: Settings, base_url: str, key: str, *, own: bool) -> None:
+    def __init__(self, config: ProviderConfig, base_url: str, key: str, *, own: bool) -> None:
         """`own`: the server is Anthropic's. The SDK shows the key as it wants it now; other servers may know the older way."""
-        self._settings = settings
+        self._config = config
         self._host = httpx2.URL(base_url).host
-        self._key = key
-        timeout = httpx2.Timeout(connect=CONNECT_S, read=read_timeout_s(settings), write=WRITE_S, pool=CONNECT_S)
+        read_s = read_timeout_s(config.silence_s)
+        timeout = httpx2.Timeout(connect=CONNECT_S, read=read_s, write=WRITE_S, pool=CONNECT_S)
         self._client = AsyncAnthropic(
             api_key=key,
             base_url=base_url,
@@ -62,7 +62,7 @@ class Messages:
             yield deltas
 
     async def _open(self, call: Call, prefill: Prefill) -> AsyncStream[RawMessageStreamEvent]:
-        arguments = arguments_of(call, self._settings.anthropic_max_tokens, prefill.sent)
+        arguments = arguments_of(call, self._config.max_tokens, prefill.sent)
         try:
             upstream: AsyncStream[RawMessageStreamEvent] = await self._client.messages.create(stream=True, **arguments)
             return upstream
@@ -74,7 +74,7 @@ class Messages:
     async def _deltas(
         self, call: Call, upstream: AsyncStream[RawMessageStreamEvent], prefill: Prefill
     ) -> AsyncGenerator[Delta, None]:
-        reader, failure = EventReader(f"anthropic/{call.model}", prefill), None
+        reader, failure = EventReader(self._id(call), prefill), None
         events = aiter(upstream)
         while not reader.ended:
             try:
@@ -94,15 +94,18 @@ class Messages:
         await drain(events, UPSTREAM_ERRORS)
 
     def _failure(self, call: Call, error: Exception) -> GenerationFailed:
-        failure = failure_of(error, f"anthropic/{call.model}", self._key, self._host)
+        failure = failure_of(error, self._id(call), self._config, self._host)
         status = error.status_code if isinstance(error, anthropic.APIStatusError) else None
         request_id = error.request_id if isinstance(error, anthropic.APIStatusError) else None
         log.warning(
-            "upstream failed", job=call.job_id, model=call.model, code=failure.code, status=status, request_id=request_id
+            "upstream failed", job=call.job_id, model=self._id(call), code=failure.code, status=status, request_id=request_id
         )
         return failure
 
     def _incomplete(self, call: Call, ended: bool) -> GenerationFailed:
         missing = "a stop reason" if ended else "its end"
-        log.warning("upstream ended without " + missing, job=call.job_id, model=call.model)
-        return GenerationFailed("incomplete", f"anthropic/{call.model} closed its stream without {missing}.")
+        log.warning("upstream ended without " + missing, job=call.job_id, model=self._id(call))
+        return GenerationFailed("incomplete", f"{self._id(call)} closed its stream without {missing}.")
+
+    def _id(self, call: Call) -> str:
+        return f"{self._config.name}/{call.model}"

@@ -1,7 +1,7 @@
-"""`ollama/<model>`: an Ollama server, on this machine or another, or ollama.com.
+"""Providers of the kind ollama: an Ollama server, on this machine or another, or ollama.com.
 
 This half knows keys and addresses; `ollama_stream.py` makes the calls. It is imported by the first of them, or from the start
-on where OLLAMA_HOST is set: a worker that never calls Ollama does not pay for its client.
+on where an address is set: a worker that never calls Ollama does not pay for its client.
 """
 
 from collections.abc import AsyncIterator
@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from shared.errors import ConfigurationError, GenerationFailed
-from shared.settings import Settings
+from shared.errors import ConfigurationError
+from shared.providers import ProviderConfig
 from worker.providers.base import Call, Delta
+from worker.providers.key import bare_key, usable_key
 from worker.providers.on_demand import OnDemand
 from worker.providers.upstream import address
 
@@ -20,28 +21,26 @@ if TYPE_CHECKING:
 
 OLLAMA_PORT: Final = 11434
 
-_BAD_KEY: Final = "OLLAMA_API_KEY holds characters that no key has: set it again and start the workers again."
-
 
 class OllamaProvider:
     """One client, one connection pool, any number of calls at once. See `base.Provider`."""
 
-    name = "ollama"
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._url = server_url(settings.ollama_host or "")
+    def __init__(self, config: ProviderConfig) -> None:
+        self.name = config.name
+        self._config = config
+        self._url = server_url(config.base_url or "")
         self._chat = OnDemand(self._load)
 
     async def start(self) -> None:
         """Begins to load the client, if a server is named, and does not wait.
 
         Raises:
-            ConfigurationError: OLLAMA_HOST is no address.
+            ConfigurationError: the host is no address.
         """
         if address(self._url) is None:
-            raise ConfigurationError("OLLAMA_HOST must be host, host:port or an address as http://host:port.")
-        if self._settings.ollama_host:
+            told = "must be host, host:port or an address as http://host:port"
+            raise ConfigurationError(f"{self._config.address_setting} {told}.")
+        if self._config.base_url:
             self._chat.begin()
 
     async def close(self) -> None:
@@ -56,9 +55,7 @@ class OllamaProvider:
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncIterator[AsyncIterator[Delta]]:
         """Opens the stream; see `base.Provider.stream`. A prefix is not sent: the answer starts anew."""
-        key = self._key()
-        if not (key.isascii() and key.isprintable()):
-            raise GenerationFailed("auth", _BAD_KEY)  # the header's own error would show the key
+        usable_key(self._config)
         chat = await self._chat.get()
         async with chat.stream(call) as deltas:
             yield deltas
@@ -66,11 +63,7 @@ class OllamaProvider:
     def _load(self) -> "Chat":
         from worker.providers.ollama_stream import Chat
 
-        return Chat(self._settings, self._url, self._key())
-
-    def _key(self) -> str:
-        key = self._settings.ollama_api_key
-        return key.get_secret_value().strip() if key is not None else ""
+        return Chat(self._config, self._url, bare_key(self._config))
 
 
 def server_url(host: str) -> str:

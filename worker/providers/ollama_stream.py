@@ -15,7 +15,7 @@ import ollama
 import structlog
 
 from shared.errors import GenerationFailed
-from shared.settings import Settings
+from shared.providers import ProviderConfig
 from worker.providers.base import Call, Delta, Finish
 from worker.providers.ollama_errors import UPSTREAM_ERRORS, Refused, failure_of
 from worker.providers.ollama_parts import PartReader
@@ -36,12 +36,12 @@ class _Client(ollama.AsyncClient):
 class Chat:
     """One client, one connection pool, any number of calls at once."""
 
-    def __init__(self, settings: Settings, url: str, key: str) -> None:
+    def __init__(self, config: ProviderConfig, url: str, key: str) -> None:
+        self._config = config
         self._url = url
-        self._key = key
         self._client = _Client(
             url,
-            timeout=httpx.Timeout(connect=CONNECT_S, read=read_timeout_s(settings), write=WRITE_S, pool=CONNECT_S),
+            timeout=httpx.Timeout(connect=CONNECT_S, read=read_timeout_s(config.silence_s), write=WRITE_S, pool=CONNECT_S),
             # The lane's slots are the limit: a call that waited for a connection would look like a slow server.
             limits=httpx.Limits(max_connections=None),
             headers={"authorization": f"Bearer {key}"} if key else None,
@@ -60,7 +60,7 @@ class Chat:
             yield deltas
 
     async def _deltas(self, call: Call, parts: Parts) -> AsyncGenerator[Delta, None]:
-        reader, failure = PartReader(f"ollama/{call.model}"), None
+        reader, failure = PartReader(self._id(call)), None
         while reader.finish is None:
             try:
                 part = await anext(parts)
@@ -80,14 +80,17 @@ class Chat:
         await drain(parts, UPSTREAM_ERRORS)
 
     def _failure(self, call: Call, error: Exception) -> GenerationFailed:
-        failure = failure_of(error, f"ollama/{call.model}", self._key, self._url)
+        failure = failure_of(error, self._id(call), self._config, self._url)
         status = error.status if isinstance(error, Refused) else None
-        log.warning("upstream failed", job=call.job_id, model=call.model, code=failure.code, status=status)
+        log.warning("upstream failed", job=call.job_id, model=self._id(call), code=failure.code, status=status)
         return failure
 
     def _incomplete(self, call: Call) -> GenerationFailed:
-        log.warning("upstream ended without done", job=call.job_id, model=call.model)
-        return GenerationFailed("incomplete", f"ollama/{call.model} closed its stream before it was done.")
+        log.warning("upstream ended without done", job=call.job_id, model=self._id(call))
+        return GenerationFailed("incomplete", f"{self._id(call)} closed its stream before it was done.")
+
+    def _id(self, call: Call) -> str:
+        return f"{self._config.name}/{call.model}"
 
 
 async def _refuse(response: httpx.Response) -> None:

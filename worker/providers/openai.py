@@ -1,4 +1,4 @@
-"""`openai/<model>`: OpenAI's Chat Completions, and every server that speaks them. Through the openai SDK, streaming.
+"""Providers of the kind openai: OpenAI's Chat Completions, and every server that speaks them. Through the openai SDK.
 
     Call ──arguments_of──▶ POST /chat/completions ──SDK──▶ chunks ──ChunkReader──▶ Token … Usage Finish
 
@@ -23,10 +23,13 @@ from openai.types.chat import ChatCompletionChunk
 
 from shared.errors import ConfigurationError, GenerationFailed
 from shared.job import Message
-from shared.settings import Settings
+from shared.providers import ProviderConfig
 from worker.providers.base import Call, Delta, Finish
+from worker.providers.key import bare_key, usable_key
 from worker.providers.openai_chunks import ChunkReader
 from worker.providers.openai_errors import UPSTREAM_ERRORS, failure_of
+from worker.providers.openai_prefill import continued
+from worker.providers.prefill import Prefill
 from worker.providers.upstream import CONNECT_S, WRITE_S, address, drain, read_timeout_s
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
@@ -35,8 +38,6 @@ _OPENAI_HOSTS: Final = (".openai.com", ".openai.azure.com")
 USAGE_WAIT_S: Final = 3.0
 """How long a finished answer waits for its usage. OpenAI sends it with the next packet; some servers never do."""
 
-_NO_KEY: Final = "OPENAI_API_KEY is not set where the workers run: set it and start them again."
-_BAD_KEY: Final = "OPENAI_API_KEY holds characters that no key has: set it again and start the workers again."
 _PLACEHOLDER: Final = "none"
 """What servers without keys are sent: the SDK insists on a key, and leaving it out would make it read the environment."""
 
@@ -46,22 +47,26 @@ log = structlog.get_logger(__name__)
 class OpenAIProvider:
     """One client, one connection pool, any number of calls at once. See `base.Provider`."""
 
-    name = "openai"
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._base_url = settings.openai_base_url or OPENAI_URL
+    def __init__(self, config: ProviderConfig) -> None:
+        self.name = config.name
+        self._config = config
+        self._base_url = config.base_url or OPENAI_URL
         self._client: AsyncOpenAI | None = None
 
     async def start(self) -> None:
         """Makes the client, if there is a key for it: about 200 ms that the first call need not pay.
 
         Raises:
-            ConfigurationError: OPENAI_BASE_URL is no address.
+            ConfigurationError: the base URL is no address, or OpenAI itself is to go on from a text.
         """
         if address(self._base_url) is None:
-            raise ConfigurationError("OPENAI_BASE_URL must be an address as http://host:port/v1.")
-        if self._key() or not self._is_openai():
+            raise ConfigurationError(f"{self._config.address_setting} must be an address as http://host:port/v1.")
+        if self._config.prefill and self._is_openai():
+            raise ConfigurationError(
+                f"prefill of [providers.{self.name}] is for other servers: OpenAI answers a trailing assistant message, "
+                "it does not continue it."
+            )
+        if bare_key(self._config) or not (self._is_openai() or self._config.key_wanted):
             _ = self._ready_client().chat.completions  # imports what the first call would import
 
     async def close(self) -> None:
@@ -70,22 +75,23 @@ class OpenAIProvider:
             await self._client.close()
 
     def can_continue(self, call: Call) -> bool:
-        """Never with text to go on from: OpenAI answers a trailing assistant message, it does not continue it."""
-        return call.prefix is None or not call.prefix.text
+        """With text to go on from, only the models that are set to continue a trailing assistant message (`prefill`)."""
+        return call.prefix is None or not call.prefix.text or self._config.prefills(call.model)
 
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncIterator[AsyncIterator[Delta]]:
         """Opens the stream; see `base.Provider.stream`. Read past `Finish` to its end, so that the connection can be reused.
 
-        A prefix is not sent (`can_continue`): the answer starts anew.
+        Where the model takes no prefix, the answer starts anew.
         """
-        upstream = await self._open(call)
+        prefill = Prefill(call.prefix.text if call.prefix and self.can_continue(call) else "")
+        upstream = await self._open(call, prefill)
         # Left from right to left: the socket is closed first, by one call that does not depend on where the reading stands.
-        async with aclosing(self._deltas(call, upstream)) as deltas, upstream:
+        async with aclosing(self._deltas(call, upstream, prefill)) as deltas, upstream:
             yield deltas
 
-    async def _open(self, call: Call) -> AsyncStream[ChatCompletionChunk]:
-        arguments = arguments_of(call, own=self._is_openai())
+    async def _open(self, call: Call, prefill: Prefill) -> AsyncStream[ChatCompletionChunk]:
+        arguments = continued(arguments_of(call, own=self._is_openai()), prefill.sent, self._config.prefill_style)
         client = self._ready_client()
         try:
             upstream: AsyncStream[ChatCompletionChunk] = await client.chat.completions.create(stream=True, **arguments)
@@ -95,8 +101,10 @@ class OpenAIProvider:
         # Raised out here, so that it has no __context__: the SDK's error repeats what the server said, and that may be the key.
         raise failure
 
-    async def _deltas(self, call: Call, upstream: AsyncStream[ChatCompletionChunk]) -> AsyncGenerator[Delta, None]:
-        reader, failure = ChunkReader(f"{self.name}/{call.model}"), None
+    async def _deltas(
+        self, call: Call, upstream: AsyncStream[ChatCompletionChunk], prefill: Prefill
+    ) -> AsyncGenerator[Delta, None]:
+        reader, failure = ChunkReader(self._id(call), prefill), None
         chunks = aiter(upstream)
         while not reader.complete:
             try:
@@ -118,12 +126,9 @@ class OpenAIProvider:
 
     def _ready_client(self) -> AsyncOpenAI:
         if self._client is None:
-            key = self._key()
-            if not key and self._is_openai():
-                raise GenerationFailed("auth", _NO_KEY)
-            if not (key.isascii() and key.isprintable()):
-                raise GenerationFailed("auth", _BAD_KEY)  # the header's own error would show the key
-            timeout = httpx2.Timeout(connect=CONNECT_S, read=read_timeout_s(self._settings), write=WRITE_S, pool=CONNECT_S)
+            key = usable_key(self._config, wanted=self._is_openai())
+            read_s = read_timeout_s(self._config.silence_s)
+            timeout = httpx2.Timeout(connect=CONNECT_S, read=read_s, write=WRITE_S, pool=CONNECT_S)
             self._client = AsyncOpenAI(
                 api_key=key or _PLACEHOLDER,
                 base_url=self._base_url,
@@ -134,10 +139,6 @@ class OpenAIProvider:
             )
         return self._client
 
-    def _key(self) -> str:
-        key = self._settings.openai_api_key
-        return key.get_secret_value().strip() if key is not None else ""
-
     def _is_openai(self) -> bool:
         """Whether the server is OpenAI's own (or Azure's of it), which wants a key and takes its newest parameters."""
         return f".{self._host()}".endswith(_OPENAI_HOSTS)
@@ -147,17 +148,20 @@ class OpenAIProvider:
         return url.host if url is not None else ""
 
     def _failure(self, call: Call, error: Exception) -> GenerationFailed:
-        failure = failure_of(error, f"{self.name}/{call.model}", self._key(), self._host())
+        failure = failure_of(error, self._id(call), self._config, self._host())
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
         request_id = error.request_id if isinstance(error, openai.APIStatusError) else None
         log.warning(
-            "upstream failed", job=call.job_id, model=call.model, code=failure.code, status=status, request_id=request_id
+            "upstream failed", job=call.job_id, model=self._id(call), code=failure.code, status=status, request_id=request_id
         )
         return failure
 
     def _incomplete(self, call: Call) -> GenerationFailed:
-        log.warning("upstream ended without finish_reason", job=call.job_id, model=call.model)
-        return GenerationFailed("incomplete", f"{self.name}/{call.model} ended its stream without a finish reason.")
+        log.warning("upstream ended without finish_reason", job=call.job_id, model=self._id(call))
+        return GenerationFailed("incomplete", f"{self._id(call)} ended its stream without a finish reason.")
+
+    def _id(self, call: Call) -> str:
+        return f"{self.name}/{call.model}"
 
 
 def arguments_of(call: Call, *, own: bool) -> dict[str, Any]:

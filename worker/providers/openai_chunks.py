@@ -13,6 +13,7 @@ import structlog
 from shared.errors import ErrorCode, GenerationFailed
 from shared.events import FinishReason, Reasoning, Refusal, Token, ToolCall, Usage
 from worker.providers.base import Delta
+from worker.providers.prefill import Prefill
 from worker.providers.whole_text import WholeText
 
 _FINISH: Final[dict[str, FinishReason]] = {
@@ -38,11 +39,12 @@ _unknown_reasons: set[str] = set()
 class ChunkReader:
     """One stream's chunks, in order. `finish` and `usage` are None until they came; `complete` once nothing else is awaited."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, prefill: Prefill | None = None) -> None:
         self.finish: FinishReason | None = None
         self.usage: Usage | None = None
         self.complete = False
         self._model = model
+        self._prefill = prefill or Prefill("")
         self._named: dict[int, ToolCall] = {}
         self._text = WholeText(model)
 
@@ -74,7 +76,7 @@ class ChunkReader:
         thought = (extra.get("reasoning_content") or extra.get("reasoning")) if extra else None
         if thought and (text := self._text.take("reasoning", thought)):
             yield Reasoning(text)
-        if delta.content and (text := self._text.take("content", delta.content)):
+        if delta.content and (text := self._prefill.rest(self._text.take("content", delta.content))):
             yield Token(text)
         if delta.refusal and (text := self._text.take("refusal", delta.refusal)):
             yield Refusal(text)

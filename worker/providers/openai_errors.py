@@ -20,7 +20,9 @@ import httpx2
 import openai
 
 from shared.errors import ErrorCode, GenerationFailed
+from shared.providers import ProviderConfig
 from worker.providers.failure_text import broken_connection, code_of_status, retry_after_s, said_by_code, sentence, words_of
+from worker.providers.key import bare_key
 
 UPSTREAM_ERRORS: Final = (
     openai.OpenAIError,
@@ -59,22 +61,22 @@ _OUT_OF_CREDIT: Final = frozenset({"insufficient_quota", "billing_hard_limit_rea
 _SAYS_MORE_THAN_STATUS: Final = _OUT_OF_CREDIT | {"content_filter", "content_policy_violation"}
 
 
-def failure_of(error: Exception, model: str, key: str = "", host: str = "") -> GenerationFailed:
+def failure_of(error: Exception, model: str, config: ProviderConfig, host: str = "") -> GenerationFailed:
     """One of `UPSTREAM_ERRORS` as the attempt's failure.
 
     Args:
         model: the model's whole id, as `openai/gpt-4o-mini`.
-        key: what must not show; wherever it stands it becomes `[key]`.
+        config: its key must not show, wherever it stands it becomes `[key]`; and it knows which settings to look at.
         host: where the request went, for a connection that never came about.
     """
     if isinstance(error, openai.APIConnectionError | httpx2.HTTPError | httpx2.StreamError | OSError):
         (code, said), retryable = _of_transport(error, model, host), None
     elif isinstance(error, openai.APIError):
-        code, retryable, said = _of_answer(error, model)
+        code, retryable, said = _of_answer(error, model, config)
     else:
         code, retryable, said = "connection", None, f"{model} sent what is not an event stream ({type(error).__name__})"
     asked_s = retry_after_s(error.response.headers) if isinstance(error, openai.APIStatusError) else None
-    return GenerationFailed(code, sentence(said, key), retryable=retryable, retry_after_s=asked_s)
+    return GenerationFailed(code, sentence(said, bare_key(config)), retryable=retryable, retry_after_s=asked_s)
 
 
 def _of_transport(error: Exception, model: str, host: str) -> tuple[ErrorCode, str]:
@@ -90,7 +92,7 @@ def _of_transport(error: Exception, model: str, host: str) -> tuple[ErrorCode, s
     )
 
 
-def _of_answer(error: openai.APIError, model: str) -> tuple[ErrorCode, bool | None, str]:
+def _of_answer(error: openai.APIError, model: str, config: ProviderConfig) -> tuple[ErrorCode, bool | None, str]:
     """Of an answer with a status, or an error event: code, `retryable` where it is not the code's own, and the sentence."""
     status = error.status_code if isinstance(error, openai.APIStatusError) else None
     slugs = [slug.lower() for slug in (error.code, error.type) if isinstance(slug, str)]
@@ -105,13 +107,9 @@ def _of_answer(error: openai.APIError, model: str) -> tuple[ErrorCode, bool | No
         )
     if code == "auth" and status != 403:
         # The server's own words are left out: they repeat the key, masked by halves at best.
-        return (
-            code,
-            None,
-            f"{model} refused the key ({shown}): check OPENAI_API_KEY where the workers run, then start them again",
-        )
+        return code, None, f"{model} refused the key ({shown}): {config.key_advice()}"
     if status == 404:
-        hint = "check the model's name and OPENAI_BASE_URL, which mostly ends in /v1"
+        hint = f"check the model's name and {config.address_setting}, which mostly ends in /v1"
         return code, None, f"{model} was not found ({shown}): {detail or hint}"
     return code, None, f"{model} {said_by_code(code)} ({shown})" + (f": {detail}" if detail else "")
 

@@ -7,8 +7,6 @@ from typing import Any, Final
 import httpx2
 import structlog
 
-from shared.settings import Settings
-
 CONNECT_S: Final = 10.0
 WRITE_S: Final = 30.0
 """For each piece of the request's body, not the whole: 8 MiB of images may take longer."""
@@ -20,9 +18,9 @@ DRAIN_S: Final = 0.1
 log = structlog.get_logger(__name__)
 
 
-def read_timeout_s(settings: Settings) -> float:
-    """Silence after which the socket itself gives up: a net under the attempt's deadlines."""
-    return max(settings.first_token_timeout_s, settings.idle_timeout_s) + READ_MARGIN_S
+def read_timeout_s(silence_s: float) -> float:
+    """Silence after which the socket itself gives up: a net under the attempt's own limit."""
+    return silence_s + READ_MARGIN_S
 
 
 def address(url: str) -> httpx2.URL | None:
