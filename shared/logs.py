@@ -37,7 +37,9 @@ def set_up_logs(settings: Settings, **everywhere: str) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(**everywhere)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    others = logging.StreamHandler(sys.stderr)
+    others.setLevel(logging.WARNING)  # the SDKs set their own loggers' levels (OPENAI_LOG), and at debug they show prompts
+    logging.basicConfig(level=logging.WARNING, handlers=[others], format="%(levelname)s %(name)s: %(message)s")
 
 
 def _as_is(_logger: Any, _method: str, event: Any) -> Any:

@@ -211,6 +211,11 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("providers", mode="before")
+    @classmethod
+    def _named_tables(cls, value: object) -> object:
+        return named_tables(value)  # after _json_object: such validators run from the last to the first
+
     @field_validator("local_models", "providers", mode="before")
     @classmethod
     def _json_object(cls, value: object, info: ValidationInfo) -> object:
@@ -221,11 +226,6 @@ class Settings(BaseSettings):
             return json.loads(value)
         except json.JSONDecodeError:
             raise ValueError(f"must be JSON, as {_JSON_EXAMPLES[str(info.field_name)]}") from None
-
-    @field_validator("providers", mode="before")
-    @classmethod
-    def _named_tables(cls, value: object) -> object:
-        return named_tables(value)
 
     @field_validator("lanes")
     @classmethod

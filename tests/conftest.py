@@ -1,6 +1,7 @@
 """Fixtures for every kind of test, and two rules that all of them keep: no task and no key without TTL is left behind."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import httpx2
@@ -17,6 +18,8 @@ from tests.support.processes import Processes
 from tests.support.redis_server import RedisServer
 from tests.support.scripted_provider import ScriptedProvider
 from tests.support.servers import running_worker, web_server
+
+os.environ["LASTEVENT_CONFIG"] = ""  # a lastevent.toml of whoever runs the tests is none of theirs
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

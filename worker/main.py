@@ -17,7 +17,8 @@ from shared.errors import ConfigurationError
 from shared.event_log import EventLog, Lease
 from shared.job_store import JobStore
 from shared.logs import set_up_logs
-from shared.providers import provider_configs
+from shared.provider_table import Kind
+from shared.providers import ProviderConfig, provider_configs
 from shared.redis_client import check_redis, make_blocking_client, make_pool
 from shared.settings import API_LANE, LOCAL_LANE, Settings
 from worker.control import Control, Leave, Running
@@ -77,6 +78,7 @@ def make_providers(settings: Settings, lane: str) -> dict[str, Provider]:
         from worker.providers.ollama import OllamaProvider
         from worker.providers.openai import OpenAIProvider
 
+        of_kind: dict[Kind, Callable[[ProviderConfig], Provider]]
         of_kind = {"openai": OpenAIProvider, "anthropic": AnthropicProvider, "ollama": OllamaProvider}
         providers += [of_kind[config.kind](config) for config in provider_configs(settings).values()]
     return {provider.name: provider for provider in providers}

@@ -46,9 +46,9 @@ Durations are seconds and sizes bytes, unless the name says otherwise. This page
 _TABLES: Final = """
 ## A table `[providers.<name>]`
 
-One more server, in `lastevent.toml` (or as JSON in `LASTEVENT_PROVIDERS`). Its models are asked for as `<name>/<model>`; a name has
-a-z, 0-9, `_` and `-`. Tables named `openai`, `anthropic` and `ollama` configure the providers of that name, below the variables
-above. Web and workers read the same file; keys are needed by workers of the lane `api` alone.
+One more server, in `lastevent.toml` (or as JSON in `LASTEVENT_PROVIDERS`). Its models are asked for as `<name>/<model>`; a name
+has a-z, 0-9, `_` and `-`. Tables named `openai`, `anthropic` and `ollama` configure the providers of that name, below the
+variables above. Web and workers read the same file; keys are needed by workers of the lane `api` alone.
 
 | key | allowed | meaning |
 |---|---|---|
@@ -127,9 +127,8 @@ def _allowed(info: FieldInfo) -> str:
             bound = getattr(rule, name, None)
             if bound is not None:
                 told.append(_words(bound) if name == "pattern" else f"{sign} {bound:.15g}")
-    for part in (info.annotation, *get_args(info.annotation)):
-        if get_origin(part) is Literal:
-            told.append(" ".join(f"`{word}`" for word in get_args(part)))
+    words = [get_args(part) for part in (info.annotation, *get_args(info.annotation)) if get_origin(part) is Literal]
+    told += [" ".join(f"`{word}`" for word in literal) for literal in words]
     if info.annotation is bool:
         told.append("`0` `1`")
     return ", ".join(told)

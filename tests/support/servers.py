@@ -58,9 +58,13 @@ async def _serve(server: StreamServer, sock: object) -> None:
 
 
 @asynccontextmanager
-async def running_worker(settings: Settings, provider: Provider, lane: str = "api") -> AsyncIterator[WorkerProcess]:
-    """A worker of one lane with one provider; stopped at the end, its jobs handed over after the drain time."""
-    process = WorkerProcess(settings, new_identity(settings, lane), {provider.name: provider})
+async def running_worker(
+    settings: Settings, provider: Provider | None = None, lane: str = "api"
+) -> AsyncIterator[WorkerProcess]:
+    """A worker of one lane with one provider, or with those of the settings; stopped at the end, its jobs handed over after
+    the drain time."""
+    providers = {provider.name: provider} if provider is not None else None
+    process = WorkerProcess(settings, new_identity(settings, lane), providers)
     serving = asyncio.create_task(process.serve())
     try:
         await _until_announced(settings, process, serving)

@@ -1,6 +1,8 @@
 """worker/providers/ollama.py, through the official client against a server on loopback that speaks Ollama's wire format."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -215,6 +217,24 @@ async def test_a_key_that_no_header_can_hold_is_named_and_not_shown(server: Olla
     assert failure.code == "auth"
     assert "two" not in everything_shown(failure)
     assert server.requests == []
+
+
+def test_what_openais_calls_look_at_is_never_half_imported() -> None:
+    """httpx, which that SDK takes for whole as soon as it finds it; the rest may be left to a thread."""
+    code = """if True:
+        import asyncio, sys
+        from shared.providers import provider_configs
+        from shared.settings import Settings
+        from worker.providers.ollama import OllamaProvider
+        provider = OllamaProvider(provider_configs(Settings(ollama_host="llm:1"))["ollama"])
+        async def start():
+            await provider.start()
+            print(hasattr(sys.modules.get("httpx"), "Timeout"))
+            await provider.close()
+        asyncio.run(start())
+    """
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={})
+    assert shown.stdout == "True\n"
 
 
 # --- failures ------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from shared.settings import Settings
 
 LOCAL = f"local/{BUNDLED_MODEL}"
 IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]}
+TABLES = {"vllm": {"kind": "openai", "models": ["q1", "q2"]}, "claude": {"kind": "anthropic"}}
 TOOLS = [{"type": "function", "function": {"name": "f"}}]
 
 
@@ -34,6 +35,38 @@ def test_the_name_may_hold_slashes() -> None:
 @pytest.mark.parametrize("model", ["openai/x", "anthropic/claude-sonnet-5-5", "ollama/llama3.2:1b"])
 def test_other_peoples_servers_are_called_from_one_lane(model: str) -> None:
     assert resolve(model, settings()).lane == "api"
+
+
+def test_a_named_providers_models_are_its_own() -> None:
+    """Its kind says which API they are asked by, its name whom they are asked of."""
+    model = resolve("vllm/meta-llama/Llama-3", settings(providers=TABLES))
+    assert (model.provider, model.name, model.kind, model.lane) == ("vllm", "meta-llama/Llama-3", "openai", "api")
+    assert [resolve(f"{kind}/m", settings()).kind for kind in ("openai", "anthropic", "ollama")] == [
+        "openai",
+        "anthropic",
+        "ollama",
+    ]
+    assert resolve(LOCAL, settings()).kind == "local"
+
+
+def test_an_unknown_provider_is_answered_with_those_that_there_are() -> None:
+    with pytest.raises(InvalidRequest, match="there are openai/…, anthropic/…, ollama/…, local/…, vllm/…, claude/…") as caught:
+        resolve("vlm/x", settings(providers=TABLES | {"openai": {}}))
+    assert [problem.field for problem in caught.value.problems] == ["model"]
+
+
+def test_what_a_named_provider_cannot_do_is_what_its_kind_cannot() -> None:
+    asked = request(model="vllm/m", fallbacks=["claude/m"], seed=1, temperature=2)
+    with pytest.raises(InvalidRequest) as caught:
+        check_request(asked, settings(providers=TABLES))
+    assert [problem.field for problem in caught.value.problems] == ["temperature", "seed"]
+    assert check_request(request(model="vllm/m", seed=1, temperature=2), settings(providers=TABLES)).id == "vllm/m"
+
+
+def test_named_providers_models_are_listed_after_those_of_the_kinds() -> None:
+    listed = listed_models(settings(providers=TABLES, openai_models="a", anthropic_models="", ollama_models="d"))
+    assert [model.id for model in listed] == [LOCAL, "openai/a", "ollama/d", "vllm/q1", "vllm/q2"]
+    assert [model.id for model in listed_models(settings(providers=TABLES, lanes="local"))] == [LOCAL]
 
 
 def test_local_models_run_in_their_own_lane() -> None:

@@ -23,6 +23,8 @@ from worker.providers.anthropic_errors import UPSTREAM_ERRORS, failure_of
 from worker.providers.anthropic_events import EventReader
 from worker.providers.anthropic_request import arguments_of
 from worker.providers.base import Call, Delta, Finish
+from worker.providers.failure_text import scrub
+from worker.providers.key import bare_key
 from worker.providers.prefill import Prefill
 from worker.providers.upstream import CONNECT_S, WRITE_S, drain, read_timeout_s
 
@@ -97,6 +99,7 @@ class Messages:
         failure = failure_of(error, self._id(call), self._config, self._host)
         status = error.status_code if isinstance(error, anthropic.APIStatusError) else None
         request_id = error.request_id if isinstance(error, anthropic.APIStatusError) else None
+        request_id = scrub(request_id, bare_key(self._config)) if request_id else None  # a header, and the server's own words
         log.warning(
             "upstream failed", job=call.job_id, model=self._id(call), code=failure.code, status=status, request_id=request_id
         )

@@ -69,8 +69,10 @@ def sentence(text: str, key: str = "") -> str:
 
 
 def scrub(text: str, key: str = "") -> str:
-    """`text` without the key, and without anything that looks like one."""
-    return _KEY_LIKE.sub("[key]", text.replace(key, "[key]") if len(key) >= _SHORTEST_KEY else text)
+    """`text` without the key, in whatever case it is repeated, and without anything that looks like one."""
+    if len(key) >= _SHORTEST_KEY:
+        text = re.sub(re.escape(key), "[key]", text, flags=re.IGNORECASE)
+    return _KEY_LIKE.sub("[key]", text)
 
 
 def one_line(text: str) -> str:

@@ -41,6 +41,7 @@ class OllamaProvider:
             told = "must be host, host:port or an address as http://host:port"
             raise ConfigurationError(f"{self._config.address_setting} {told}.")
         if self._config.base_url:
+            _import_transport()
             self._chat.begin()
 
     async def close(self) -> None:
@@ -56,6 +57,7 @@ class OllamaProvider:
     async def stream(self, call: Call) -> AsyncIterator[AsyncIterator[Delta]]:
         """Opens the stream; see `base.Provider.stream`. A prefix is not sent: the answer starts anew."""
         usable_key(self._config)
+        _import_transport()
         chat = await self._chat.get()
         async with chat.stream(call) as deltas:
             yield deltas
@@ -64,6 +66,15 @@ class OllamaProvider:
         from worker.providers.ollama_stream import Chat
 
         return Chat(self._config, self._url, bare_key(self._config))
+
+
+def _import_transport() -> None:
+    """The one part of the client that is not left to a thread: 30 ms of the event loop, once.
+
+    The openai SDK looks for httpx among the loaded modules with every call, and takes it for whole: a call that is made while
+    a thread is at it fails.
+    """
+    import httpx  # noqa: F401 - for its being there
 
 
 def server_url(host: str) -> str:

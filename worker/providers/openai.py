@@ -25,6 +25,7 @@ from shared.errors import ConfigurationError, GenerationFailed
 from shared.job import Message
 from shared.providers import ProviderConfig
 from worker.providers.base import Call, Delta, Finish
+from worker.providers.failure_text import scrub
 from worker.providers.key import bare_key, usable_key
 from worker.providers.openai_chunks import ChunkReader
 from worker.providers.openai_errors import UPSTREAM_ERRORS, failure_of
@@ -151,6 +152,7 @@ class OpenAIProvider:
         failure = failure_of(error, self._id(call), self._config, self._host())
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
         request_id = error.request_id if isinstance(error, openai.APIStatusError) else None
+        request_id = scrub(request_id, bare_key(self._config)) if request_id else None  # a header, and the server's own words
         log.warning(
             "upstream failed", job=call.job_id, model=self._id(call), code=failure.code, status=status, request_id=request_id
         )
