@@ -89,6 +89,16 @@ def test_a_wrong_setting_is_one_line_and_exit_code_two() -> None:
     assert_one_line(lastevent("up", LASTEVENT_LEASE_S="soon"), "LASTEVENT_LEASE_S: ")
 
 
+def test_a_wrong_file_is_one_line_and_exit_code_two(tmp_path: Path) -> None:
+    path = tmp_path / "lastevent.toml"
+    path.write_text('lease_s = "soon"\n[providers.vllm]\nkind = "vllm"\n')
+    lines = rf"{path}: lease_s: .*; {path}: \[providers\.vllm\] kind: must be 'openai', 'anthropic' or 'ollama'"
+    assert_one_line(lastevent("web", LASTEVENT_CONFIG=str(path)), lines)
+    assert_one_line(
+        lastevent("worker", "--lane", "api", LASTEVENT_CONFIG=str(tmp_path / "no.toml")), "LASTEVENT_CONFIG: there is no"
+    )
+
+
 def test_an_unknown_lane_is_one_line() -> None:
     assert_one_line(lastevent("up", "--lanes", "gpu"), "LASTEVENT_LANES: lanes are api and local")
 
