@@ -58,6 +58,7 @@ def test_up_shows_the_defaults_that_the_settings_have(option: str, default: str)
 def test_the_defaults_shown_are_the_true_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("LASTEVENT_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("LASTEVENT_CONFIG", "")
     settings = Settings()
     assert (settings.port, settings.host, settings.lanes) == (8000, "127.0.0.1", ("api", "local"))
 

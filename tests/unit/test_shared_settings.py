@@ -15,6 +15,7 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("LASTEVENT_", "OPENAI_", "ANTHROPIC_", "OLLAMA_")):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("LASTEVENT_CONFIG", "")
 
 
 def test_the_defaults_hold_together() -> None:
