@@ -44,12 +44,16 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Timing(msgspec.Struct, frozen=True):
-    """Seconds. `ttft_s` runs from the accepted submit to the first piece of output; null while there is none."""
+    """Seconds; null while unknown. `ttft_s` runs from the accepted submit to the first piece of output. `tokens_per_s` is the
+    rate of the kept output from its first piece to its last. `inter_token_p50_s` and `inter_token_p99_s` are the usual and
+    the worst pause between one piece and the next, in the last attempt."""
 
     queue_s: float | None = None
     ttft_s: float | None = None
     total_s: float | None = None
     tokens_per_s: float | None = None
+    inter_token_p50_s: float | None = None
+    inter_token_p99_s: float | None = None
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="type"):

@@ -1,12 +1,13 @@
 """A log, read from its first event on, as one state: what a reader holds, and what a takeover goes on from. No I/O."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from shared.events import (
     AnyEvent,
+    Content,
     Done,
     Error,
     Queued,
@@ -24,13 +25,15 @@ from shared.job import Attempt, JobFailure
 
 
 class AttemptState(msgspec.Struct):
-    """One attempt as its entries tell it. `output_tokens` counts token ids where the engine gave them, else entries."""
+    """One attempt as its entries tell it."""
 
     number: int
     model: str
     worker: str
     reason: StartReason
     output_tokens: int = 0
+    """Token ids where the engine gave them, else one a piece: `uncounted`, until a worker counts it (worker/tokens.py)."""
+    uncounted: list[str] = msgspec.field(default_factory=list)
     own_usage: Usage | None = None
     failure: JobFailure | None = None
     """What ended it, where another attempt followed."""
@@ -38,6 +41,18 @@ class AttemptState(msgspec.Struct):
     def usage(self) -> Usage:
         """As it was told, else counted from its entries."""
         return self.own_usage or Usage(output_tokens=self.output_tokens, estimated=True)
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """How the kept output came, as only the worker that wrote its end can know."""
+
+    last_at: float
+    """Unix seconds of the newest piece."""
+    tokens: int
+    """Those after the first piece."""
+    gap_p50_s: float | None
+    gap_p99_s: float | None
+    """Between one piece of the last attempt and the next."""
 
 
 class AttemptEnd(msgspec.Struct, frozen=True):
@@ -56,10 +71,16 @@ class Fold:
         self.terminal: Terminal | None = None
         self.first_output_at: float | None = None
         """Unix seconds at which the job's first piece of output was written, by any attempt."""
+        self.first_kept_at: float | None = None
+        """The same for what is kept: after a reset it begins anew."""
+        self.first_kept: Content | None = None
+        """That piece."""
+        self.pace: Pace | None = None
         self.token_ids: list[int] = []
         """The kept text's token ids; shorter than the text's tokens where a provider gives none."""
         self.kept_tokens = 0
-        """Tokens of the kept text, reasoning and tool calls: what `max_tokens` and `token_budget` count."""
+        """Tokens of the kept text, reasoning and tool calls: what `max_tokens` and `token_budget` count. A guess, one a piece,
+        until a worker counts (worker/tokens.py); above 0 as soon as there is any."""
         self.every_token_has_ids = True
         self._text: list[str] = []
         self._reasoning: list[str] = []
@@ -83,6 +104,10 @@ class Fold:
         """As OpenAI writes finished calls, in the order of their index."""
         return [self._tool_calls[index] for index in sorted(self._tool_calls)]
 
+    def arguments(self) -> Iterator[tuple[int, str]]:
+        """What there is of each tool call's arguments, with its index."""
+        return ((index, call["function"]["arguments"]) for index, call in self._tool_calls.items())
+
     @property
     def only_text(self) -> bool:
         """Whether nothing but text was put out: a model can go on from that, not from half a tool call or a thought."""
@@ -94,16 +119,17 @@ class Fold:
             self._text.append(event.text)
             self.token_ids.extend(event.ids)
             self.every_token_has_ids &= bool(event.ids)
-            self._count(len(event.ids) or 1, private)
+            self._count(event, len(event.ids), "" if event.ids else event.text, private)
         elif isinstance(event, Reasoning):
             self._reasoning.append(event.text)
-            self._count(1, private)
+            self._count(event, 0, event.text, private)
         elif isinstance(event, Refusal):
             self._refusal.append(event.text)
-            self._count(1, private)
+            self._count(event, 0, event.text, private)
         elif isinstance(event, ToolCall):
+            opens = event.index not in self._tool_calls
             self._join_tool_call(event)
-            self._count(1, private)
+            self._count(event, int(opens), event.arguments, private)
         elif isinstance(event, Started):
             self._start(event, private)
         elif not isinstance(event, Queued):
@@ -135,12 +161,22 @@ class Fold:
     def finish_reason(self) -> str | None:
         return self.terminal.finish_reason if isinstance(self.terminal, Done) else None
 
-    def _count(self, tokens: int, private: Mapping[str, Any] | None) -> None:
-        self.kept_tokens += tokens
+    def _count(self, event: Content, tokens: int, uncounted: str, private: Mapping[str, Any] | None) -> None:
+        """`tokens` are known; `uncounted` is text of which nobody knows yet how many it has."""
+        guess = tokens + bool(uncounted)
+        self.kept_tokens += guess
         if self.attempts:
-            self.attempts[-1].output_tokens += tokens
-        if self.first_output_at is None and private and "at" in private:
-            self.first_output_at = float(private["at"])
+            self.attempts[-1].output_tokens += guess
+            if uncounted:
+                self.attempts[-1].uncounted.append(uncounted)
+        if private and "at" in private:
+            self._stamp(event, float(private["at"]))
+
+    def _stamp(self, event: Content, at: float) -> None:
+        if self.first_output_at is None:
+            self.first_output_at = at
+        if self.first_kept is None:
+            self.first_kept_at, self.first_kept = at, event
 
     def _join_tool_call(self, event: ToolCall) -> None:
         call = self._tool_calls.setdefault(
@@ -159,6 +195,7 @@ class Fold:
         if event.reset:
             self._text, self._reasoning, self._refusal, self._tool_calls = [], [], [], {}
             self.token_ids, self.kept_tokens, self.every_token_has_ids = [], 0, True
+            self.first_kept_at, self.first_kept, self.pace = None, None, None
         self.attempts.append(AttemptState(event.attempt, event.model, event.worker, event.reason))
 
     def _end(self, event: Terminal, private: Mapping[str, Any] | None) -> None:

@@ -2,16 +2,18 @@
 
 import asyncio
 import time
-from typing import Literal
 
 import msgspec
 
 from shared.errors import DeadlinePassed, GenerationFailed
-from shared.events import FinishReason, Reasoning, Refusal, Token, ToolCall, Usage
-from shared.fold import Fold
+from shared.events import Content, FinishReason, Token, Usage
+from shared.fold import Fold, Pace
 from shared.ids import EventId
+from worker.gaps import Gaps
+from worker.output_count import OutputCount
 from worker.providers.base import Call, Finish, Provider
 from worker.recovery import Limits
+from worker.tokens import Tokens
 from worker.writer import LogHandle
 
 
@@ -25,8 +27,16 @@ class Outcome(msgspec.Struct, frozen=True):
 class Attempt:
     """Keeps `state` in step with what it offered to the log, so that the end can be written without reading it again."""
 
-    def __init__(self, provider: Provider, call: Call, out: LogHandle, state: Fold, limits: Limits, created_at: float) -> None:
-        self.usage = Usage(estimated=True)
+    def __init__(
+        self,
+        provider: Provider,
+        call: Call,
+        out: LogHandle,
+        state: Fold,
+        limits: Limits,
+        created_at: float,
+        tokens: Tokens,
+    ) -> None:
         self._provider = provider
         self._call = call
         self._out = out
@@ -34,8 +44,14 @@ class Attempt:
         self._limits = limits
         self._ends_at = asyncio.get_running_loop().time() + max(0.0, created_at + limits.total_s - time.time())
         self._budget = call.request.token_budget
-        self._own_tokens = 0
+        self._tokens = tokens
+        self._kept = OutputCount(tokens.encoding)
+        self._kept_before = OutputCount(tokens.encoding)
+        self._gaps = Gaps()
+        self._opened = False
+        """The provider took the call: whatever follows, it reads the prompt."""
         self._told: Usage | None = None
+        self._finish: FinishReason | None = None
 
     async def run(self) -> Outcome:
         """Streams to the end. Cancelling it closes the provider at once.
@@ -44,52 +60,92 @@ class Attempt:
             LogRefused: the job is another's, or over.
         """
         try:
+            self._kept = await self._tokens.count_of(self._state)
+            self._kept_before = await self._tokens.count_of(self._state)
             return Outcome(finish=await self._stream())
         except GenerationFailed as failure:
             return Outcome(failure=failure)
-        finally:
-            self.usage = self._told or Usage(output_tokens=self._own_tokens, estimated=True)
+
+    async def settle(self) -> Usage:
+        """Once it has run: what it cost, as the provider told, else about. Count and pace of the output go into the state."""
+        kept = self._state.kept_tokens = await self._tokens.total(self._kept)
+        if self._gaps.last is not None:
+            self._state.pace = await self._pace(kept, self._gaps.last)
+        if self._told is not None and (self._finish is not None or self._told.output_tokens):
+            return self._told
+        own = kept - await self._tokens.total(self._kept_before)
+        return Usage(await self._read(), own, estimated=True)
 
     async def _stream(self) -> FinishReason:
         loop = asyncio.get_running_loop()
-        waiting: Literal["first", "next"] = "first"
-        finish: FinishReason | None = None
         try:
             async with (
                 asyncio.timeout_at(min(self._ends_at, loop.time() + self._limits.first_token_s)) as deadline,
                 self._provider.stream(self._call) as deltas,
             ):
+                self._opened = True
                 async for delta in deltas:
                     if isinstance(delta, Finish):
-                        finish = delta.reason  # the provider ends by itself now, and may keep its connection for the next call
+                        self._finish = delta.reason  # it ends by itself now, and may keep its connection for the next call
                         continue
                     if isinstance(delta, Usage):
                         self._told = delta
                         continue
-                    await self._put(delta)
-                    if self._budget is not None and self._state.kept_tokens >= self._budget:
+                    if not await self._take(delta):
                         return "budget"
-                    waiting = "next"
                     deadline.reschedule(min(self._ends_at, loop.time() + self._limits.idle_s))
         except TimeoutError:
-            if finish is not None:
-                return finish
-            raise DeadlinePassed(self._what_was_late(waiting, loop.time())) from None
-        if finish is not None:
-            return finish
+            if self._finish is not None:
+                return self._finish
+            raise DeadlinePassed(self._what_was_late(loop.time())) from None
+        if self._finish is not None:
+            return self._finish
         raise GenerationFailed("incomplete", f"{self._call.model} stopped without saying that it was done.")
 
-    async def _put(self, delta: Token | Reasoning | Refusal | ToolCall) -> None:
-        private = {"at": round(time.time(), 6)} if self._own_tokens == 0 else None
-        await self._out.append(delta, private)
-        before = self._state.kept_tokens
-        self._state.add(EventId(self._out.owner.attempt, self._out.next_seq - 1), delta, private)
-        self._own_tokens += self._state.kept_tokens - before
+    async def _take(self, delta: Content) -> bool:
+        """Puts a delta into the log, as far as the budget goes; False once that is reached."""
+        if self._budget is None or self._kept.most(delta) < self._budget:
+            await self._put(delta)
+            return True
+        if self._kept.needs_encoding or not (isinstance(delta, Token) and delta.ids):
+            await self._tokens.ready()
+        piece = self._kept.fitting(delta, self._budget - self._kept.total())
+        if piece is not None:
+            await self._put(piece)
+        return piece == delta and self._kept.total() < self._budget
 
-    def _what_was_late(self, waiting: Literal["first", "next"], now: float) -> str:
+    async def _put(self, piece: Content) -> None:
+        first = self._gaps.last is None
+        private = {"at": round(time.time(), 6)} if first else None
+        self._gaps.piece(asyncio.get_running_loop().time())
+        await self._out.append(piece, private)
+        self._state.add(EventId(self._out.owner.attempt, self._out.next_seq - 1), piece, private)
+        self._kept.add(piece)
+        if first and self._kept.needs_encoding:
+            self._tokens.begin()
+
+    async def _pace(self, kept: int, last: float) -> Pace:
+        first = OutputCount(self._tokens.encoding)
+        if self._state.first_kept is not None:
+            first.add(self._state.first_kept)
+        return Pace(
+            last_at=time.time() - (asyncio.get_running_loop().time() - last),
+            tokens=kept - await self._tokens.total(first),
+            gap_p50_s=self._gaps.quantile(0.5),
+            gap_p99_s=self._gaps.quantile(0.99),
+        )
+
+    async def _read(self) -> int:
+        """Tokens that the provider read, as it told or about; one that refused the call has read nothing."""
+        if self._told is not None:
+            return self._told.input_tokens
+        prefix = self._call.prefix
+        return await self._tokens.prompt(self._call.request, prefix.text if prefix else "") if self._opened else 0
+
+    def _what_was_late(self, now: float) -> str:
         limits = self._limits
         if now >= self._ends_at:
             return f"The job took longer than its {limits.total_s:g} s in all."
-        if waiting == "first":
+        if self._gaps.last is None:
             return f"{self._call.model} sent nothing for {limits.first_token_s:g} s."
         return f"{self._call.model} fell silent for {limits.idle_s:g} s in mid-answer."

@@ -93,6 +93,8 @@ class _Run:
 
     async def _end_unclaimed(self, record: Record, state: Fold, event: Terminal) -> Leave | None:
         """Ends the job without an attempt of ours; None when the log has moved on since it was read."""
+        await self._tools.tokens.tell_for_the_dead(state.attempts, record.request())
+        event = msgspec.structs.replace(event, usage=state.usage())
         answer = await self._tools.log.close(
             record.id, event, record.model, self._tools.worker_id, lease=self._lease, seen=state.last_id
         )

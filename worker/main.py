@@ -28,6 +28,7 @@ from worker.leases import Identity, Leases
 from worker.owned_job import Tools
 from worker.providers.base import Provider
 from worker.reaper import Reaper
+from worker.tokens import Tokens
 from worker.writer import Writer
 
 log = structlog.get_logger()
@@ -84,6 +85,11 @@ def make_providers(settings: Settings, lane: str) -> dict[str, Provider]:
     return {provider.name: provider for provider in providers}
 
 
+def _calls_servers(settings: Settings) -> bool:
+    """Whether anything is set that says where this lane's models are."""
+    return any((settings.openai_api_key, settings.openai_base_url, settings.anthropic_api_key, settings.ollama_host))
+
+
 class WorkerProcess:
     """One worker, from connect to goodbye. `job` is what it does with a leased job; the bench puts a clock around it."""
 
@@ -94,6 +100,7 @@ class WorkerProcess:
         self.identity = identity
         self._providers = make_providers(settings, identity.lane) if providers is None else providers
         self._job = job
+        self._tokens = Tokens()
         self._stopping = asyncio.Event()
         self._stop_now = asyncio.Event()
 
@@ -122,6 +129,7 @@ class WorkerProcess:
         finally:
             for provider in self._providers.values():
                 await provider.close()
+            await self._tokens.close()
             await signals.aclose()
             await pool.aclose(close_connection_pool=True)  # arq leaves its pool open
 
@@ -141,6 +149,8 @@ class WorkerProcess:
     async def _start_all(self) -> None:
         for provider in self._providers.values():
             await provider.start()
+        if self.identity.lane == API_LANE and _calls_servers(self._settings):
+            self._tokens.begin()  # now, while no job is disturbed; where none will come, by the first that does
 
     async def _serve(self, pool: ArqRedis, signals: Any, identity: Identity) -> None:
         settings = self._settings
@@ -149,7 +159,7 @@ class WorkerProcess:
         writer = Writer(pool, settings, leases)
         event_log = EventLog(pool, settings)
         store = JobStore(pool, event_log)
-        tools = Tools(settings, identity.id, event_log, store, writer, self._providers)
+        tools = Tools(settings, identity.id, event_log, store, writer, self._providers, self._tokens)
         worker = LeasedWorker(
             pool, signals, settings, identity, leases, running, event_log, store, lambda lease, c: self._job(lease, c, tools)
         )

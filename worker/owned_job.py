@@ -28,6 +28,7 @@ from worker.control import Control, Leave
 from worker.providers.base import Call, Prefix, Provider
 from worker.recovery import GoOn, Limits
 from worker.retries import NextCall, next_call
+from worker.tokens import Tokens
 from worker.writer import Writer
 
 log = structlog.get_logger()
@@ -47,6 +48,7 @@ class Tools(msgspec.Struct, frozen=True):
     store: JobStore
     writer: Writer
     providers: Mapping[str, Provider]
+    tokens: Tokens
 
 
 class OwnedJob:
@@ -97,20 +99,22 @@ class OwnedJob:
 
     async def _attempt(self) -> Leave | None:
         """Streams one attempt and does what follows from its outcome; None when another attempt was claimed after it."""
-        full = self._limit_reached()
+        full = await self._limit_reached()
         if full is not None:
             return await self._end(Outcome(finish=full), Usage())
         attempt = Attempt(
-            self._provider_of(self._model), self._call(), self._out, self._state, self._limits, self._record.created_at
-        )
+            self._provider_of(self._model), self._call(), self._out, self._state, self._limits, self._record.created_at,
+            self._tools.tokens,
+        )  # fmt: skip
         outcome = await self._until_told_to_stop(self._outcome_of(attempt))
-        if outcome is None or self._control.reason == "lost":
-            return await self._leave_as_told(attempt.usage)
-        if outcome.failure is not None:
+        if (outcome is None or self._control.reason == "lost") and (leave := await self._leave_as_told()) is not None:
+            return leave
+        own = await attempt.settle()
+        if outcome is not None and outcome.failure is not None:
             following = next_call(outcome.failure, self._state, self._request, self._record.created_at, self._tools.settings)
             if following is not None:
-                return await self._go_on(following, AttemptEnd(attempt.usage, _told(outcome.failure)))
-        return await self._end(outcome, attempt.usage)
+                return await self._go_on(following, AttemptEnd(own, _told(outcome.failure)))
+        return await self._end(outcome, own)
 
     async def _outcome_of(self, attempt: Attempt) -> Outcome:
         try:
@@ -129,7 +133,7 @@ class OwnedJob:
         )  # fmt: skip
         await self._until_told_to_stop(asyncio.sleep(following.after_s))
         if self._control.reason is not None:
-            return await self._leave_as_told(before.usage)
+            return await self._leave_as_told() or await self._end(None, before.usage)
         try:
             model = resolve(following.model, self._tools.settings)
         except InvalidRequest as error:  # configured at the submit, not here: a deploy in between
@@ -173,18 +177,21 @@ class OwnedJob:
         finally:
             self._control.watch(None)
 
-    async def _leave_as_told(self, own: Usage) -> Leave:
+    async def _leave_as_told(self) -> Leave | None:
+        """Leaves the job open; None where it was cancelled, and is to be ended."""
         if self._control.reason == "lost":
             return Leave("lost")
         if self._control.reason == "handover":
             await self._out.flush()
-            log.info("attempt handed over", kept_tokens=self._state.kept_tokens)
+            log.info("attempt handed over", at=str(self._state.last_id))
             return Leave("handover")
-        return await self._end(None, own)
+        return None
 
     async def _end(self, outcome: Outcome | None, own: Usage) -> Leave:
         """Writes the terminal event, however long Redis is away. `outcome` None: a cancel stopped the attempt."""
-        event = self._terminal(outcome, recovery.paid(self._state.attempts[:-1], own))
+        earlier = self._state.attempts[:-1]
+        await self._tools.tokens.tell_for_the_dead(earlier, self._request, own.input_tokens)
+        event = self._terminal(outcome, recovery.paid(earlier, own))
 
         async def write() -> None:
             await self._out.flush()
@@ -205,9 +212,12 @@ class OwnedJob:
         assert outcome.finish is not None, "an outcome is a finish or a failure"
         return Done(outcome.finish, usage, timing)
 
-    def _limit_reached(self) -> FinishReason | None:
+    async def _limit_reached(self) -> FinishReason | None:
         """Why there is nothing left to generate: the kept text is as long as it may be."""
-        request, kept = self._request, self._state.kept_tokens
+        request, tokens = self._request, self._tools.tokens
+        if request.max_tokens is None and request.token_budget is None:
+            return None  # nor is it worth waiting for the encoding
+        kept = self._state.kept_tokens = await tokens.total(await tokens.count_of(self._state))
         if request.max_tokens is not None and kept >= request.max_tokens:
             return "length"
         return "budget" if request.token_budget is not None and kept >= request.token_budget else None

@@ -7,7 +7,7 @@ import msgspec
 
 from shared.errors import ErrorCode
 from shared.events import Cancelled, Error, Terminal, Timing, Usage
-from shared.fold import AttemptState, Fold
+from shared.fold import AttemptState, Fold, Pace
 from shared.job import JobRequest
 from shared.job_store import Record, timing_so_far
 from shared.models import Model
@@ -106,23 +106,29 @@ def failed(record: Record, state: Fold, code: ErrorCode, message: str) -> Error:
 
 
 def final_timing(record: Record, state: Fold) -> Timing:
-    """As it stands now. The rate counts the kept tokens from the first piece of output on."""
-    now = time.time()
-    so_far = timing_so_far(record, state)
-    writing_s = now - state.first_output_at if state.first_output_at else 0.0
-    rate = round(state.kept_tokens / writing_s, 3) if writing_s > 0 and state.kept_tokens > 1 else None
+    """As it stands now. What only the one who wrote the output knows is null where another ends the job."""
+    so_far, pace = timing_so_far(record, state), state.pace
     return Timing(
-        queue_s=so_far.queue_s, ttft_s=so_far.ttft_s, total_s=round(max(0.0, now - record.created_at), 6), tokens_per_s=rate
+        queue_s=so_far.queue_s,
+        ttft_s=so_far.ttft_s,
+        total_s=round(max(0.0, time.time() - record.created_at), 6),
+        tokens_per_s=_rate(state, pace) if pace is not None else None,
+        inter_token_p50_s=pace.gap_p50_s if pace is not None else None,
+        inter_token_p99_s=pace.gap_p99_s if pace is not None else None,
     )
 
 
 def paid(earlier: Iterable[AttemptState], attempt: Usage) -> Usage:
-    """What all attempts cost: those whose worker died told nothing, so their output is counted from the log, and each is taken
-    to have read as much as this one."""
-    total = attempt
-    for before in earlier:
-        total += before.own_usage or Usage(attempt.input_tokens, before.output_tokens, estimated=True)
-    return total
+    """What all attempts cost."""
+    return sum((before.usage() for before in earlier), attempt)
+
+
+def _rate(state: Fold, pace: Pace) -> float | None:
+    """Tokens a second from the first kept piece to the last, whatever came between them. The first piece's own tokens took
+    the time to the first token, not this one."""
+    if state.first_kept_at is None or pace.last_at <= state.first_kept_at or pace.tokens <= 0:
+        return None
+    return round(pace.tokens / (pace.last_at - state.first_kept_at), 3)
 
 
 def _within(asked: float | None, bound: float) -> float:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -17,6 +18,7 @@ from tests.support.scripted_provider import ScriptedProvider
 from tests.support.servers import Making
 from worker.control import Leave
 from worker.providers.base import Finish
+from worker.tokens import load_encoding
 
 OVER = Leave("over")
 
@@ -41,6 +43,7 @@ async def test_all_timings_are_told(bare: BareWorker, new_queued: NewAuthor) -> 
     author = await new_queued()
     await bare.run(author.job_id)
     timing = (await bare.end_of(author.job_id)).timing
+    assert None not in msgspec.structs.astuple(timing)
     assert timing.queue_s is not None
     assert timing.ttft_s is not None
     assert timing.total_s is not None
@@ -66,20 +69,31 @@ async def test_every_kind_of_delta_becomes_an_entry(
 async def test_without_usage_of_the_providers_own_it_is_estimated(
     bare: BareWorker, new_queued: NewAuthor, provider: ScriptedProvider
 ) -> None:
-    provider.script = ["a", "b", Finish("stop")]
+    """Output by its joined text; input as OpenAI's cookbook counts a prompt: "user", "Say hello" and six for the framing."""
+    provider.script = ["un", "believ", "able", ", ", "really", Finish("stop")]
     author = await new_queued()
     await bare.run(author.job_id)
-    assert (await bare.end_of(author.job_id)).usage == Usage(0, 2, estimated=True)
+    output = len(load_encoding().encode_ordinary("unbelievable, really"))
+    assert (await bare.end_of(author.job_id)).usage == Usage(1 + 2 + 6, output, estimated=True)
+
+
+async def test_a_provider_that_refused_the_call_has_read_nothing(
+    bare: BareWorker, new_queued: NewAuthor, provider: ScriptedProvider
+) -> None:
+    provider.refuses = GenerationFailed("auth", "No key.")
+    author = await new_queued()
+    await bare.run(author.job_id)
+    assert (await bare.end_of(author.job_id)).usage == Usage(0, 0, estimated=True)
 
 
 @pytest.mark.parametrize("limit", ["max_tokens", "token_budget"])
 async def test_it_stops_at_its_limit(bare: BareWorker, new_queued: NewAuthor, provider: ScriptedProvider, limit: str) -> None:
     """Protocol 2.1: `token_budget` ends as `done`, `budget`; `max_tokens` is the provider's to keep."""
-    provider.script = list("abcdef")
+    provider.script = ["one", " two", " three", " four"]
     author = await new_queued(**{limit: 3})
     await bare.run(author.job_id)
     entries = await bare.entries(author.job_id)
-    assert await bare.texts(author.job_id) == ["a", "b", "c"]
+    assert await bare.texts(author.job_id) == ["one", " two", " three"]
     end = entries[-1].event
     assert isinstance(end, Done)
     assert end.finish_reason == {"max_tokens": "length", "token_budget": "budget"}[limit]

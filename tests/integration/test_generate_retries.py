@@ -118,7 +118,7 @@ async def test_it_gives_up_with_what_it_failed_with_last(
     await bare.run(author.job_id)
     end = await bare.end_of(author.job_id)
     assert isinstance(end, Error)
-    assert (end.code, end.partial, end.usage.output_tokens) == ("rate_limit", True, 3)
+    assert (end.code, end.partial, end.usage.output_tokens) == ("rate_limit", True, 6)
     assert len(provider.calls) == 3
     assert (await bare.store.job(author.job_id)).text == "so far"
 

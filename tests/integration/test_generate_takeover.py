@@ -113,11 +113,24 @@ async def test_what_is_left_of_max_tokens_goes_to_the_next_attempt(
     bare: BareWorker, orphan: NewAuthor, provider: ScriptedProvider
 ) -> None:
     """Protocol 2.2: "a continuing attempt gets what is left"."""
-    provider.script, provider.continues = list("abcdef"), True
-    author = await orphan("a", "b", max_tokens=3)
+    provider.script, provider.continues = ["one", " two", " three", " four"], True
+    author = await orphan("one", " two", max_tokens=3)
     await bare.run(author.job_id)
     assert provider.calls[0].max_tokens == 1
-    assert await bare.texts(author.job_id) == ["a", "b", "c"]
+    assert await bare.texts(author.job_id) == ["one", " two", " three"]
+
+
+async def test_what_is_kept_counts_by_its_tokens_and_not_by_its_pieces(
+    bare: BareWorker, orphan: NewAuthor, provider: ScriptedProvider
+) -> None:
+    """Protocol 2.2, with the count of all attempts joined: four tokens were kept, and a budget of six has room for two."""
+    provider.script, provider.continues = ["Hel", "lo there,", " my", " dear old", " friend"], True
+    author = await orphan("Hel", "lo there,", " my", token_budget=6)
+    await bare.run(author.job_id)
+    assert (await bare.store.job(author.job_id)).text == "Hello there, my dear old"
+    end = await bare.end_of(author.job_id)
+    assert isinstance(end, Done)
+    assert end.finish_reason == "budget"
 
 
 @pytest.mark.parametrize(("limit", "reason"), [("max_tokens", "length"), ("token_budget", "budget")])
@@ -126,7 +139,7 @@ async def test_nothing_left_ends_it_without_a_call(
 ) -> None:
     """The worker died between the last token and the end."""
     provider.continues = True
-    author = await orphan("a", "b", **{limit: 2})
+    author = await orphan("one", " two", **{limit: 2})
     await bare.run(author.job_id)
     end = await bare.end_of(author.job_id)
     assert isinstance(end, Done)
@@ -137,8 +150,8 @@ async def test_usage_sums_what_was_paid_over_all_attempts(
     bare: BareWorker, orphan: NewAuthor, provider: ScriptedProvider
 ) -> None:
     """Protocol 2.2. The lost attempt told nothing: its output is counted, its input taken to be the same."""
-    provider.script, provider.continues = ["a", "b", "c"], True
-    author = await orphan("a", "b")
+    provider.script, provider.continues = ["one", " two", " three"], True
+    author = await orphan("one", " two")
     await bare.run(author.job_id)
     assert (await bare.end_of(author.job_id)).usage == Usage(14, 3, estimated=True)
     job = await bare.store.job(author.job_id)

@@ -87,7 +87,9 @@ async def test_the_json_has_exactly_the_fields_of_the_protocol(job_store: JobSto
     }  # fmt: skip
     assert set(raw["attempts"][0]) == {"number", "model", "worker", "reason", "usage", "error"}
     assert set(raw["usage"]) == {"input_tokens", "output_tokens", "estimated"}
-    assert set(raw["timing"]) == {"queue_s", "ttft_s", "total_s", "tokens_per_s"}
+    assert set(raw["timing"]) == {
+        "queue_s", "ttft_s", "total_s", "tokens_per_s", "inter_token_p50_s", "inter_token_p99_s",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("job_id", ["job_" + "a" * 26, "$", "job_1"])

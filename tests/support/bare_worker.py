@@ -17,6 +17,7 @@ from worker.control import Control, Leave, Running
 from worker.generate import generate
 from worker.leases import Identity, Leases
 from worker.owned_job import Tools
+from worker.tokens import Tokens
 from worker.writer import Writer
 
 
@@ -29,7 +30,8 @@ class BareWorker:
         identity = Identity(id="w2", lane="api", host="here", pid=1, slots=1, started_at=0.0)
         self.writer = Writer(redis, settings, Leases(redis, settings, identity, Running()))
         self.providers = {provider.name: provider}
-        self._tools = Tools(settings, "w2", self.log, self.store, self.writer, self.providers)
+        self.tokens = Tokens()
+        self._tools = Tools(settings, "w2", self.log, self.store, self.writer, self.providers, self.tokens)
         self._redis = redis
 
     async def run(self, job_id: str, control: Control | None = None, given: Lease | None = None) -> Leave:
@@ -67,6 +69,7 @@ class BareWorker:
 @asynccontextmanager
 async def bare_worker(redis: Redis, settings: Settings, provider: ScriptedProvider) -> AsyncIterator[BareWorker]:
     worker = BareWorker(redis, settings, provider)
+    await worker.tokens.ready()
     writing = asyncio.create_task(worker.writer.run_forever())
     try:
         yield worker

@@ -113,10 +113,10 @@ async def streamed(provider: Provider, wanted: Call) -> Streamed:
         async for delta in deltas:
             match delta:
                 case Token():
-                    assert out.usage is None
+                    assert out.usage is None or not out.usage.output_tokens
                     out.tokens.append(delta)
                 case Usage():
-                    assert out.usage is None
+                    assert out.usage is None or not out.usage.output_tokens
                     out.usage = delta
                 case Finish():
                     assert out.finish is None

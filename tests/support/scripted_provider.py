@@ -26,6 +26,8 @@ class ScriptedProvider:
         self.continues = False
         self.calls: list[Call] = []
         self.open = 0
+        self.refuses: Exception | None = None
+        """Raised instead of opening a stream."""
         self.gate: asyncio.Event | None = None
         """When set, words leave only while it is set: tests decide how far an answer gets."""
 
@@ -41,6 +43,8 @@ class ScriptedProvider:
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncIterator[AsyncIterator[Delta]]:
         self.calls.append(call)
+        if self.refuses is not None:
+            raise self.refuses
         self.open += 1
         try:
             yield self._deltas(call)

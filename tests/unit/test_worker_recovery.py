@@ -5,7 +5,7 @@ import time
 import pytest
 
 from shared.events import Cancelled, Done, Error, Reasoning, Started, Timing, Token, Usage
-from shared.fold import Fold
+from shared.fold import Fold, Pace
 from shared.ids import EventId
 from shared.job import JobRequest
 from shared.job_store import Record
@@ -112,9 +112,12 @@ def test_token_ids_go_along_only_if_all_are_known() -> None:
 
 
 def test_what_was_paid_counts_the_dead() -> None:
-    """They told nothing: output from the log, input taken to be as much as the last one's."""
+    """As each told, or was told for (worker/tokens.py); else its output from the log."""
     assert paid([], Usage(5, 6)) == Usage(5, 6)
-    assert paid(state("a", "b").attempts, Usage(5, 6)) == Usage(10, 8, estimated=True)
+    assert paid(state("a", "b").attempts, Usage(5, 6)) == Usage(5, 8, estimated=True)
+    told = state("a", "b")
+    told.attempts[0].own_usage = Usage(3, 4)
+    assert paid(told.attempts, Usage(5, 6)) == Usage(8, 10)
 
 
 def test_timing_is_told_as_far_as_there_is_any() -> None:
@@ -125,7 +128,36 @@ def test_timing_is_told_as_far_as_there_is_any() -> None:
     timing = final_timing(record(created_at=created, started_at=created + 0.5), state("a", "b"))
     assert timing.queue_s == pytest.approx(0.5)
     assert timing.ttft_s == pytest.approx(2, abs=0.5)
-    assert timing.tokens_per_s is not None
+    assert (timing.tokens_per_s, timing.inter_token_p50_s) == (None, None), "whoever knew is gone"
+
+
+def test_the_rate_is_that_of_the_kept_output_from_its_first_piece_to_its_last() -> None:
+    """A takeover goes on from what the dead one wrote; a reset begins anew. Silence after the last piece is no part."""
+    created = time.time() - 100
+    fold = Fold()
+    fold.add(EventId(1, 0), Started(1, "m", "w", "first", False, "0-1"))
+    fold.add(EventId(1, 1), Token("one"), {"at": created + 10})
+    fold.add(EventId(2, 0), Started(2, "m", "w", "takeover", False, "1-1"))
+    fold.add(EventId(2, 1), Token(" two"), {"at": created + 30})
+    fold.pace = Pace(last_at=created + 50, tokens=80, gap_p50_s=0.5, gap_p99_s=2.0)
+    timing = final_timing(record(created_at=created), fold)
+    assert (timing.ttft_s, timing.tokens_per_s) == (pytest.approx(10), pytest.approx(2.0))
+    assert (timing.inter_token_p50_s, timing.inter_token_p99_s) == (0.5, 2.0)
+
+    fold.add(EventId(3, 0), Started(3, "m", "w", "retry", True, "2-1"))
+    assert final_timing(record(created_at=created), fold).tokens_per_s is None
+    fold.add(EventId(3, 1), Token("three"), {"at": created + 60})
+    fold.pace = Pace(last_at=created + 70, tokens=80, gap_p50_s=0.5, gap_p99_s=2.0)
+    timing = final_timing(record(created_at=created), fold)
+    assert (timing.ttft_s, timing.tokens_per_s) == (pytest.approx(10), pytest.approx(8.0))
+
+
+def test_one_piece_has_no_rate() -> None:
+    now = time.time()
+    fold = Fold()
+    fold.add(EventId(1, 1), Token("all at once"), {"at": now})
+    fold.pace = Pace(last_at=now, tokens=0, gap_p50_s=None, gap_p99_s=None)
+    assert final_timing(record(created_at=now - 1), fold).tokens_per_s is None
 
 
 def test_a_thought_counts_as_partial_output() -> None:

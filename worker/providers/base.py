@@ -4,7 +4,7 @@ A provider turns one `Call` into a stream of deltas. The content deltas are the 
 translated twice on a token's way from the provider to the reader:
 
     Token, Reasoning, Refusal, ToolCall     content, in order
-    Usage                                   at most once, before Finish: the provider's own count
+    Usage                                   before Finish: the provider's own count; of several the last stands
     Finish                                  exactly once, last: why it stopped
 
 A stream that ends without `Finish` was cut short: the provider raises `GenerationFailed("incomplete", …)`; every other

@@ -183,6 +183,7 @@ class _Model:
             max_new_tokens=room,
             sampling=sampling_for(call.request, self._loaded.defaults),
         )
+        yield Usage(input_tokens=len(prompt))  # known already, should the answer be cut short
         async with self._engine.generate(generation) as feed:
             generated = 0
             async for ids in feed:

@@ -30,6 +30,12 @@ class OnDemand(Generic[T]):
         assert self._making is not None
         return await asyncio.shield(self._making)  # a call that is cancelled must not take it from the others
 
+    def made(self) -> T | None:
+        """The value if it is made already, else None; starts nothing."""
+        making = self._making
+        done = making is not None and making.done() and not making.cancelled() and making.exception() is None
+        return making.result() if making is not None and done else None
+
     async def if_begun(self) -> T | None:
         """The value to be closed, or None where there is none: it was never asked for, or could not be made."""
         if self._making is None:
