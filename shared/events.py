@@ -15,9 +15,10 @@ Decoding is strict about fields it knows and keeps quiet about those it does not
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
 from shared.errors import ErrorCode
 
@@ -44,16 +45,16 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Timing(msgspec.Struct, frozen=True):
-    """Seconds; null while unknown. `ttft_s` runs from the accepted submit to the first piece of output. `tokens_per_s` is the
-    rate of the kept output from its first piece to its last. `inter_token_p50_s` and `inter_token_p99_s` are the usual and
-    the worst pause between one piece and the next, in the last attempt."""
+    """How long things took; null what is not known, or not yet."""
 
-    queue_s: float | None = None
-    ttft_s: float | None = None
-    total_s: float | None = None
-    tokens_per_s: float | None = None
-    inter_token_p50_s: float | None = None
-    inter_token_p99_s: float | None = None
+    queue_s: Annotated[float | None, Meta(description="Seconds from the accepted submit to the first claim.")] = None
+    ttft_s: Annotated[float | None, Meta(description="Seconds from the accepted submit to the first piece of output.")] = None
+    total_s: Annotated[float | None, Meta(description="Seconds from the accepted submit to the end.")] = None
+    tokens_per_s: Annotated[float | None, Meta(description="Of the kept output, from its first piece to its last.")] = None
+    inter_token_p50_s: Annotated[
+        float | None, Meta(description="Median of the seconds between one piece and the next, in the last attempt.")
+    ] = None
+    inter_token_p99_s: Annotated[float | None, Meta(description="Their 99th percentile.")] = None
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="type"):

@@ -86,8 +86,8 @@ def make_providers(settings: Settings, lane: str) -> dict[str, Provider]:
 
 
 def _calls_servers(settings: Settings) -> bool:
-    """Whether anything is set that says where this lane's models are."""
-    return any((settings.openai_api_key, settings.openai_base_url, settings.anthropic_api_key, settings.ollama_host))
+    """Whether a key or an address is set, so that calls of this lane's models are likely."""
+    return any(config.base_url or config.key for config in provider_configs(settings).values())
 
 
 class WorkerProcess:

@@ -81,10 +81,13 @@ class OutputCount:
         return piece.index not in self._texts
 
     def _text(self, name: _Text) -> TextCount:
-        text = self._texts[name] = self._known(name)
+        text = self._texts.get(name)
+        if text is None:
+            text = self._texts[name] = TextCount(self._encoding)
         return text
 
     def _known(self, name: _Text) -> TextCount:
+        """Without making it one of ours."""
         return self._texts.get(name) or TextCount(self._encoding)
 
 

@@ -37,7 +37,7 @@ contents: st.SearchStrategy[Content] = st.one_of(
 )
 seconds = st.none() | st.floats(0, 1e6)
 usages = st.builds(Usage, numbers, numbers, st.booleans())
-timings = st.builds(Timing, seconds, seconds, seconds, seconds)
+timings = st.builds(Timing, seconds, seconds, seconds, seconds, seconds, seconds)
 terminals: st.SearchStrategy[Terminal] = st.one_of(
     st.builds(Done, st.sampled_from(["stop", "length", "content_filter", "tool_calls", "budget"]), usages, timings),
     st.builds(Error, st.sampled_from(["timeout", "internal"]), texts, st.booleans(), st.booleans(), usages, timings),

@@ -64,3 +64,22 @@ async def test_a_failure_is_told_to_each_who_asks() -> None:
     for _ in range(2):
         with pytest.raises(ImportError, match="no such package"):
             await value.get()
+
+
+async def test_it_can_be_looked_at_without_making_it(make: Maker) -> None:
+    value = OnDemand(make)
+    assert value.made() is None
+    assert not make.threads
+    value.begin()
+    assert value.made() is None
+    make.may_go_on.set()
+    assert await value.get() == value.made() == "made"
+
+
+async def test_what_could_not_be_made_is_not_there() -> None:
+    make = Maker(fails=True)
+    make.may_go_on.set()
+    value = OnDemand(make)
+    with pytest.raises(ImportError):
+        await value.get()
+    assert value.made() is None

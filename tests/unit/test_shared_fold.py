@@ -17,7 +17,7 @@ from shared.events import (
     ToolCall,
     Usage,
 )
-from shared.fold import Fold
+from shared.fold import Fold, Pace
 from shared.ids import START, EventId
 
 DONE = Done("stop", Usage(7, 9), Timing(total_s=1.0))
@@ -90,6 +90,20 @@ def test_a_token_counts_as_many_as_it_has_ids() -> None:
     assert (state.kept_tokens, state.every_token_has_ids) == (4, False)
 
 
+def test_what_has_no_ids_is_a_guess_until_somebody_counts() -> None:
+    """One a piece, and one a tool call; the text is there to be counted, also once a reset has discarded it."""
+    call = [ToolCall(0, id="c"), ToolCall(0, name="f"), ToolCall(0, arguments="{"), ToolCall(0, arguments="}")]
+    state = folded(started(), Token("a", (1, 2)), Token("bcd"), Reasoning("e"), *call, started(2, reset=True))
+    dead = state.attempts[0]
+    assert (dead.output_tokens, dead.uncounted) == (7, ["bcd", "e", "{", "}"])
+    assert (state.kept_tokens, list(state.arguments())) == (0, [])
+
+
+def test_each_calls_arguments_are_told_by_index() -> None:
+    state = folded(started(), ToolCall(1, arguments="{"), ToolCall(0, id="a"), ToolCall(1, arguments="}"))
+    assert dict(state.arguments()) == {0: "", 1: "{}"}
+
+
 @pytest.mark.parametrize("open_output", [Reasoning("x"), Refusal("x"), ToolCall(0, id="c")])
 def test_only_text_can_be_gone_on_from(open_output: AnyEvent) -> None:
     assert folded(started(), Token("a")).only_text
@@ -124,4 +138,17 @@ def test_private_fields_tell_what_events_do_not() -> None:
     state.add(EventId(2, 1), Token("b"), {"at": 99.0})
     state.add(EventId(2, 2), DONE, {"usage": {"input_tokens": 3, "output_tokens": 1}})
     assert state.first_output_at == 12.5
+    assert (state.first_kept_at, state.first_kept) == (12.5, Token("a"))
     assert [attempt.usage for attempt in state.listed_attempts()] == [Usage(0, 1, estimated=True), Usage(3, 1)]
+
+
+def test_after_a_reset_what_is_kept_begins_anew() -> None:
+    """The time to the job's first piece stays what it was."""
+    state = Fold()
+    state.add(EventId(1, 0), started())
+    state.add(EventId(1, 1), Token("a"), {"at": 12.5})
+    state.pace = Pace(last_at=13.0, tokens=0, gap_p50_s=None, gap_p99_s=None)
+    state.add(EventId(2, 0), started(2, reset=True))
+    assert (state.first_output_at, state.first_kept_at, state.first_kept, state.pace) == (12.5, None, None, None)
+    state.add(EventId(2, 1), Token("b"), {"at": 99.0})
+    assert (state.first_output_at, state.first_kept_at, state.first_kept) == (12.5, 99.0, Token("b"))

@@ -40,6 +40,14 @@ def test_every_reference_resolves(document: dict[str, Any]) -> None:
     assert {reference.removeprefix("#/components/schemas/") for reference in references} <= names
 
 
+def test_a_jobs_timing_is_described_with_its_units(document: dict[str, Any]) -> None:
+    timing = document["components"]["schemas"]["Timing"]
+    assert set(timing["properties"]) == {
+        "queue_s", "ttft_s", "total_s", "tokens_per_s", "inter_token_p50_s", "inter_token_p99_s",
+    }  # fmt: skip
+    assert all("description" in field for field in timing["properties"].values())
+
+
 def _references(value: Any) -> list[str]:
     if isinstance(value, dict):
         own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
