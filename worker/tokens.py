@@ -81,7 +81,7 @@ class Tokens:
 
     async def count_of(self, state: Fold) -> OutputCount:
         """The count of what a log keeps, to be gone on with."""
-        length = len(state.text) + len(state.reasoning)
+        length = len(state.reasoning) + (0 if state.every_token_has_ids else len(state.text))
         if length <= LONG_TEXT:
             return OutputCount.of(state, self.encoding)
         await self.ready()

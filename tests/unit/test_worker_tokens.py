@@ -144,7 +144,7 @@ async def test_where_nobody_told_the_prompt_is_estimated() -> None:
 
 async def test_with_token_ids_and_an_input_that_was_told_nothing_is_loaded() -> None:
     """The local lane: its engine counts, and has better things to do with its processor."""
-    state, tokens = log_of([Token("a", (1, 2))]), Tokens()
+    state, tokens = log_of([Token("a" * 2 * LONG_TEXT, (1, 2))]), Tokens()
     await tokens.tell_for_the_dead(state.attempts, request(), read=5)
     assert await tokens.total(await tokens.count_of(state)) == 2
     assert tokens.encoding() is None
