@@ -5,10 +5,12 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 
 import pytest
+from tiktoken import Encoding
 
-from shared.events import Reasoning, Started, Token, Usage
+from shared.events import Reasoning, Started, StartReason, Token, Usage
 from shared.fold import Fold
 from shared.ids import EventId
 from tests.support.author import request
@@ -39,7 +41,12 @@ def test_it_loads_without_a_network_and_leaves_nothing_in_the_temporary_folder(t
 
 async def test_it_is_loaded_in_a_thread_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[threading.Thread] = []
-    monkeypatch.setattr(module, "load_encoding", lambda: threads.append(threading.current_thread()) or load_encoding())
+
+    def load() -> Encoding:
+        threads.append(threading.current_thread())
+        return load_encoding()
+
+    monkeypatch.setattr(module, "load_encoding", load)
     tokens = Tokens()
     assert tokens.encoding() is None
     tokens.begin()
@@ -66,7 +73,12 @@ async def test_closing_waits_for_what_is_being_loaded(monkeypatch: pytest.Monkey
 async def test_a_long_text_is_counted_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[threading.Thread] = []
     counted = module._counted
-    monkeypatch.setattr(module, "_counted", lambda *args: threads.append(threading.current_thread()) or counted(*args))
+
+    def count(encoding: Encoding, texts: Iterable[str]) -> int:
+        threads.append(threading.current_thread())
+        return counted(encoding, texts)
+
+    monkeypatch.setattr(module, "_counted", count)
     tokens = Tokens()
     assert await tokens.count("word " * 10) == tokens_of("word " * 10)
     assert await tokens.count("word " * LONG_TEXT) == tokens_of("word " * LONG_TEXT)
@@ -102,7 +114,7 @@ async def test_an_image_counts_as_an_image_and_not_as_its_address(detail: dict[s
     def asked(*parts: dict[str, object]) -> list[dict[str, object]]:
         return [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, *parts]}]
 
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000, **detail}}
+    image: dict[str, object] = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000, **detail}}
     without = await Tokens().prompt(request(messages=asked(), prompt=None))
     assert await Tokens().prompt(request(messages=asked(image), prompt=None)) == without + cost
 
@@ -117,7 +129,7 @@ async def test_special_tokens_in_a_prompt_do_not_raise() -> None:
 def log_of(*attempts: list[Token | Reasoning]) -> Fold:
     state = Fold()
     for number, pieces in enumerate(attempts, 1):
-        reason = "first" if number == 1 else "takeover"
+        reason: StartReason = "first" if number == 1 else "takeover"
         state.add(EventId(number, 0), Started(number, "m", "w", reason, True, "0-1"))
         for n, piece in enumerate(pieces, 1):
             state.add(EventId(number, n), piece)
