@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 import httpx2
@@ -53,7 +54,7 @@ def test_wherever_it_is_cut_it_reads_as_the_sdk_reads_it(lines: list[str], end: 
     stream = end.join([*lines, "", ""]).encode()
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     events = EventData()
-    data = [d for a, b in zip(edges, edges[1:], strict=False) for d in events.feed(stream[a:b])]
+    data = [d for a, b in pairwise(edges) for d in events.feed(stream[a:b])]
     assert [d.decode() for d in data] == [sse.data for sse in SSEDecoder().iter_bytes(iter([stream])) if sse.data]
 
 
