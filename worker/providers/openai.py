@@ -33,7 +33,7 @@ from worker.providers.openai_chunks import ChunkReader
 from worker.providers.openai_errors import UPSTREAM_ERRORS, failure_of
 from worker.providers.openai_prefill import continued
 from worker.providers.prefill import Prefill
-from worker.providers.upstream import CONNECT_S, WRITE_S, address, drain, read_timeout_s
+from worker.providers.upstream import CONNECT_S, LIMITS, WRITE_S, address, drain, read_timeout_s
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
 _OPENAI_HOSTS: Final = (".openai.com", ".openai.azure.com")
@@ -139,7 +139,7 @@ class OpenAIProvider:
                 max_retries=0,
                 timeout=timeout,
                 # The lane's slots are the limit: a call that waited for a connection would look like a slow server.
-                http_client=openai.DefaultAsyncHttpx2Client(timeout=timeout, limits=httpx2.Limits(max_connections=None)),
+                http_client=openai.DefaultAsyncHttpx2Client(timeout=timeout, limits=LIMITS),
             )
         return self._client
 
