@@ -16,9 +16,10 @@ from typing import Final, NamedTuple
 import openai
 
 from bench import sdk_caller
-from bench.figures import OURS, Finding, Row, Target, percentile, spread
+from bench.figures import OURS, Finding, Row, Target, spread
 from bench.http_calls import Calls
 from bench.stage import Child, Stage
+from cli.bench_runs import percentile
 
 SDK, BARE = "provider, through the openai SDK", "provider, through a bare socket"
 MODEL: Final = "instant"

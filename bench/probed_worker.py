@@ -14,13 +14,14 @@ from typing import Final
 
 import uvloop
 
-from bench.figures import percentile
+from cli.bench_runs import percentile
 from shared.event_log import Lease
 from shared.logs import set_up_logs
 from shared.settings import API_LANE, load_settings
-from worker.control import Control
-from worker.generate import Leave, Tools, generate
+from worker.control import Control, Leave
+from worker.generate import generate
 from worker.main import WorkerProcess, new_identity
+from worker.owned_job import Tools
 
 EVERY_S: Final = 0.01
 

@@ -29,6 +29,7 @@ WAYS: Final = {
     "sdk": "openai SDK: its chunk objects",
     "ours": "our provider: the SDK's raw stream",
 }
+WRITER: Final = "the writer: tokens into logs"
 
 
 class Load(NamedTuple):
@@ -47,7 +48,7 @@ class Load(NamedTuple):
 
 LOADS: Final = (Load(200, 20), Load(500, 5))
 _LENGTH_S, _LENGTH_QUICK_S = 20, 6
-_READ_S, _READ_QUICK_S = 8, 4
+_PART_S, _PART_QUICK_S = 8, 4
 _LATEST_S: Final = 60.0
 """How long the slowest job may take beyond its nominal time before the bench gives up."""
 
@@ -81,7 +82,11 @@ async def run(stage: Stage) -> Finding:
         rows=rows + split,
         compare="CPU µs/token",
         targets=[target for row in rows for target in _targets(row)],
-        notes=[],
+        notes=[
+            *(_saved(split, load) for load in LOADS),
+            "The parts: reading and writing, each by a process that does nothing else. The worker's own figure is all of its "
+            "CPU, and has the jobs' beginnings and ends in it.",
+        ],
     )
 
 
@@ -155,13 +160,34 @@ async def _slowest(stage: Stage, redis: Redis, ids: list[str]) -> float:
 
 
 async def _split(stage: Stage, upstream: Upstream, load: Load) -> list[Row]:
-    seconds = _READ_QUICK_S if stage.quick else _READ_S
-    rows = []
+    """The parts of a token's CPU, each by a process that does nothing else under the same load."""
+    seconds = _PART_QUICK_S if stage.quick else _PART_S
+    parts = {}
     for way, server in WAYS.items():
         stage.say(f"worker: {load.name}, {server}")
         arguments = (way, upstream.base_url, str(load.jobs), load.model(seconds))
         child = await stage.python("bench.chunk_source", *arguments, may_end=True, **stage.environment())
         said = json.loads(await child.line(seconds + _LATEST_S))
-        rows.append(Row(load.name, server, {"CPU µs/token": round(said["cpu_s"] / said["tokens"] * 1e6, 1)}))
+        parts[server] = said["cpu_s"] / said["tokens"]
         await child.stop()
-    return rows
+    parts[WRITER] = await _writer(stage, load, seconds)
+    return [Row(load.name, part, {"CPU µs/token": round(cpu_s * 1e6, 1)}) for part, cpu_s in parts.items()]
+
+
+async def _writer(stage: Stage, load: Load, seconds: int) -> float:
+    """CPU seconds a token of the worker's writer alone, as in scenario E."""
+    stage.say(f"worker: {load.name}, {WRITER}")
+    arguments = ("ours", str(load.jobs), str(load.per_s), str(seconds))
+    child = await stage.python("bench.token_source", *arguments, may_end=True, **stage.environment())
+    await child.line(seconds + _LATEST_S)  # "begins"
+    said = json.loads(await child.line(seconds + _LATEST_S))
+    await child.stop()
+    return float((said["cpu_s"] - said["idle_cpu_s"]) / said["tokens"])
+
+
+def _saved(rows: list[Row], load: Load) -> str:
+    """What reading the SDK's raw stream saves, in words."""
+    cpu = {row.server: row.figures["CPU µs/token"] for row in rows if row.case == load.name}
+    saved = cpu[WAYS["sdk"]] - cpu[WAYS["ours"]]
+    cores = saved * load.jobs * load.per_s / 1e6
+    return f"{load.name}: reading the SDK's raw stream saves {saved:.0f} µs a token, {cores:.2f} of a core."

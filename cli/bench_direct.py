@@ -33,7 +33,9 @@ class DirectFailed(Exception):
 class DirectCalls(Protocol):
     """One SDK's client."""
 
-    errors: tuple[type[Exception], ...]
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """All that a call raises because of the other side."""
 
     def pieces(self, model: str, prompt: str, max_tokens: int) -> Pieces:
         """One answer; closing it closes the connection."""

@@ -111,17 +111,17 @@ def _table(tallies: Sequence[Tally]) -> Table:
     table.add_column("model")
     for column in ("TTFT mean s", "p50", "p99", "stdev", "tokens/s", "total s", "runs", "failed"):
         table.add_column(column, justify="right")
-    soonest, fastest = best(tallies)
+    soonest, fastest = best([tally for tally in tallies if tally.way == "queue"])
     for tally in tallies:
         ttft, speed, total = tally.ttft(), tally.tokens_per_s(), tally.total()
         table.add_row(
             escape(name_of(tally)),
-            _seconds(ttft and ttft.mean),
-            _marked(_seconds(ttft and ttft.p50), tally is soonest),
-            _seconds(ttft and ttft.p99),
-            _seconds(ttft and ttft.stdev),
+            _seconds(ttft.mean if ttft else None),
+            _marked(_seconds(ttft.p50 if ttft else None), tally is soonest),
+            _seconds(ttft.p99 if ttft else None),
+            _seconds(ttft.stdev if ttft else None),
             _marked(f"{speed.mean:.1f}" if speed else NOTHING, tally is fastest),
-            _seconds(total and total.mean),
+            _seconds(total.mean if total else None),
             str(len(tally.runs)),
             f"[red]{tally.failed.total()}[/]" if tally.failed else "0",
         )

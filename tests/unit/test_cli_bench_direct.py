@@ -28,7 +28,7 @@ async def calling(provider: str) -> AsyncIterator[tuple[Direct, Any]]:
     server_type, address = SERVERS[provider]
     async with server_type() as server:
         keys = {f"{name}_api_key": KEY for name in SERVERS}
-        settings = Settings(**{**keys, address: server.url})  # type: ignore[arg-type,attr-defined]  # each has one
+        settings = Settings(**{**keys, address: server.url})  # type: ignore[attr-defined]  # each has one
         async with Direct(settings) as direct:
             assert direct.can_call(f"{provider}/m")
             yield direct, server
@@ -68,4 +68,4 @@ def test_what_has_no_sdk_cannot_be_called_directly() -> None:
 def test_an_sdk_without_key_and_address_is_refused(provider: str) -> None:
     none = {f"{name}_{what}": None for name in ("openai", "anthropic") for what in ("api_key", "base_url")}
     with pytest.raises(ConfigurationError, match=f"needs {provider.upper()}_API_KEY"):
-        Direct(Settings(**none)).can_call(f"{provider}/m")  # type: ignore[arg-type]
+        Direct(Settings(**none)).can_call(f"{provider}/m")
