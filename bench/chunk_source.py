@@ -21,6 +21,7 @@ import uvloop
 
 from shared.events import Token
 from shared.job import JobRequest
+from shared.providers import provider_configs
 from shared.settings import load_settings
 from worker.providers.base import Call
 from worker.providers.openai import OpenAIProvider
@@ -77,8 +78,7 @@ async def _read(stream: AsyncIterator[bool], meter: Meter) -> None:
 
 
 async def main(way: str, base_url: str, streams: int, model: str) -> None:
-    settings = load_settings(openai_base_url=base_url)
-    provider = OpenAIProvider(settings)
+    provider = OpenAIProvider(provider_configs(load_settings(openai_base_url=base_url))["openai"])
     await provider.start()
     client = provider._ready_client()
     meter = Meter(streams)

@@ -11,7 +11,9 @@ from typing import Any, Final, Protocol
 
 from cli.bench_runs import Clock, Run
 from shared.errors import ConfigurationError
+from shared.providers import ProviderConfig, provider_configs
 from shared.settings import Settings
+from worker.providers.key import bare_key
 
 NO_KEY: Final = "none"
 """What servers without keys are sent: the SDKs insist on one."""
@@ -64,16 +66,14 @@ async def direct_run(calls: DirectCalls, model: str, prompt: str, max_tokens: in
 class OpenAICalls:
     """Through the openai SDK: OpenAI, or the server that OPENAI_BASE_URL names."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, config: ProviderConfig) -> None:
         import httpx2
         import openai
 
         self.errors = (openai.OpenAIError, httpx2.HTTPError, OSError, ValueError)
-        key, url = settings.openai_api_key, settings.openai_base_url
-        if key is None and url is None:
-            raise ConfigurationError("--direct calls openai/… models itself and needs OPENAI_API_KEY or OPENAI_BASE_URL")
+        url = config.base_url
         self._limit = "max_completion_tokens" if url is None else "max_tokens"  # other servers know only the older name
-        self._client = openai.AsyncOpenAI(api_key=_secret(key), base_url=url, max_retries=0)
+        self._client = openai.AsyncOpenAI(api_key=_key(config), base_url=url, max_retries=0)
 
     async def pieces(self, model: str, prompt: str, max_tokens: int) -> Pieces:
         arguments: dict[str, Any] = {self._limit: max_tokens, "stream_options": {"include_usage": True}}
@@ -94,17 +94,12 @@ class OpenAICalls:
 class AnthropicCalls:
     """Through the anthropic SDK."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, config: ProviderConfig) -> None:
         import anthropic
         import httpx2
 
         self.errors = (anthropic.AnthropicError, httpx2.HTTPError, OSError, ValueError)
-        key, url = settings.anthropic_api_key, settings.anthropic_base_url
-        if key is None and url is None:
-            raise ConfigurationError(
-                "--direct calls anthropic/… models itself and needs ANTHROPIC_API_KEY or ANTHROPIC_BASE_URL"
-            )
-        self._client = anthropic.AsyncAnthropic(api_key=_secret(key), base_url=url, max_retries=0)
+        self._client = anthropic.AsyncAnthropic(api_key=_key(config), base_url=config.base_url, max_retries=0)
 
     async def pieces(self, model: str, prompt: str, max_tokens: int) -> Pieces:
         messages: Any = [{"role": "user", "content": prompt}]
@@ -123,14 +118,14 @@ class AnthropicCalls:
 class OllamaCalls:
     """Through Ollama's own client."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, config: ProviderConfig) -> None:
         import httpx
         import ollama
 
         self.errors = (ollama.ResponseError, ollama.RequestError, httpx.HTTPError, OSError, ValueError)
-        key = settings.ollama_api_key
-        headers = {"authorization": f"Bearer {key.get_secret_value().strip()}"} if key is not None else None
-        self._client = ollama.AsyncClient(settings.ollama_host, headers=headers)
+        key = bare_key(config)
+        headers = {"authorization": f"Bearer {key}"} if key else None
+        self._client = ollama.AsyncClient(config.base_url, headers=headers)
 
     async def pieces(self, model: str, prompt: str, max_tokens: int) -> Pieces:
         messages, options = [{"role": "user", "content": prompt}], {"num_predict": max_tokens}
@@ -144,7 +139,7 @@ class OllamaCalls:
         await self._client.close()  # type: ignore[no-untyped-call]  # as the client has it
 
 
-_BY_PROVIDER: Final[dict[str, Callable[[Settings], DirectCalls]]] = {
+_BY_KIND: Final[dict[str, Callable[[ProviderConfig], DirectCalls]]] = {
     "openai": OpenAICalls,
     "anthropic": AnthropicCalls,
     "ollama": OllamaCalls,
@@ -155,15 +150,17 @@ class Direct:
     """The clients of a bench, each made when its first model is asked for. Use as `async with`."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self._configs = provider_configs(settings)
         self._calls: dict[str, DirectCalls] = {}
 
     def can_call(self, model_id: str) -> bool:
         """Whether there is an SDK for this model; makes its client. Raises ConfigurationError without key and address."""
-        provider = model_id.partition("/")[0]
-        if provider in _BY_PROVIDER and provider not in self._calls:
-            self._calls[provider] = _BY_PROVIDER[provider](self._settings)
-        return provider in self._calls
+        name = model_id.partition("/")[0]
+        config = self._configs.get(name)
+        if config is not None and name not in self._calls:
+            _check_key(config)
+            self._calls[name] = _BY_KIND[config.kind](config)
+        return config is not None
 
     async def run(self, model_id: str, prompt: str, max_tokens: int) -> Run | None:
         """Raises DirectFailed."""
@@ -178,8 +175,15 @@ class Direct:
             await calls.close()
 
 
-def _secret(key: Any) -> str:
-    return key.get_secret_value().strip() if key is not None else NO_KEY
+def _key(config: ProviderConfig) -> str:
+    return bare_key(config) or NO_KEY
+
+
+def _check_key(config: ProviderConfig) -> None:
+    """Only a server of one's own, and Ollama, may do without."""
+    wanted = config.key_wanted or (config.base_url is None and config.kind != "ollama")
+    if wanted and not bare_key(config):
+        raise ConfigurationError(f"--direct calls {config.name}/… itself and needs {config.key_env or config.address_setting}")
 
 
 def _thought(extra: dict[str, Any] | None) -> bool:

@@ -20,6 +20,7 @@ import pytest
 from shared.errors import GenerationFailed
 from shared.events import Token, Usage
 from shared.job import JobRequest
+from shared.providers import provider_configs
 from shared.settings import Settings
 from tests.support.redis_server import free_port
 from tests.support.waiting import wait_until
@@ -97,7 +98,8 @@ def peer() -> Iterator[Peer]:
 @asynccontextmanager
 async def provider_of(peer: Peer) -> AsyncIterator[OpenAIProvider]:
     """As a worker is given it by OPENAI_BASE_URL."""
-    provider = OpenAIProvider(Settings(openai_api_key=None, openai_base_url=f"{peer.origin}/v1"))
+    settings = Settings(openai_api_key=None, openai_base_url=f"{peer.origin}/v1")
+    provider = OpenAIProvider(provider_configs(settings)["openai"])
     await provider.start()
     yield provider
     await provider.close()

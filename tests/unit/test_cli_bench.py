@@ -227,6 +227,6 @@ async def test_a_failed_direct_call_is_told_without_the_servers_words(server: Sc
 
 
 async def test_direct_calls_without_a_key_are_refused_before_anything_is_asked(server: ScriptedServer) -> None:
-    with pytest.raises(ConfigurationError, match="needs OPENAI_API_KEY or OPENAI_BASE_URL"):
+    with pytest.raises(ConfigurationError, match="openai/… itself and needs OPENAI_API_KEY"):
         await Benched(server.url, B, direct=True).run()
     assert server.jobs == {}

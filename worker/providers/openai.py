@@ -138,7 +138,6 @@ class OpenAIProvider:
                 base_url=self._base_url,
                 max_retries=0,
                 timeout=timeout,
-                # The lane's slots are the limit: a call that waited for a connection would look like a slow server.
                 http_client=openai.DefaultAsyncHttpx2Client(timeout=timeout, limits=LIMITS),
             )
         return self._client
