@@ -14,7 +14,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from bench import fan_out, first_token, log_cost, queue_latency
+from bench import fan_out, first_token, log_cost, queue_latency, worker_load
 from bench.cost import load, machine
 from bench.figures import Finding
 from bench.report import print_finding, save
@@ -26,6 +26,7 @@ SCENARIOS: Final[dict[str, Callable[[Stage], Coroutine[None, None, Finding]]]] =
     "c2": first_token.run,
     "a": fan_out.run,
     "e": log_cost.run,
+    "w": worker_load.run,
 }
 """In the order in which they run."""
 

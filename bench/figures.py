@@ -5,6 +5,8 @@ from typing import Final
 
 import msgspec
 
+from cli.bench_runs import percentile
+
 OURS: Final = "lastevent"
 
 
@@ -48,19 +50,6 @@ class Finding(msgspec.Struct, frozen=True):
             return None
         base, value = ours.figures.get(self.compare), row.figures.get(self.compare)
         return value / base if base and value is not None else None
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The nearest-rank percentile: a value that was measured, never one between two.
-
-    Raises:
-        ValueError: there are no values.
-    """
-    if not values:
-        raise ValueError("no values to take a percentile of")
-    ordered = sorted(values)
-    rank = max(1, -(-len(ordered) * percent // 100))
-    return ordered[int(rank) - 1]
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:

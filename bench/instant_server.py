@@ -17,28 +17,30 @@ REST_S: Final = 0.01
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
-def _chunk(choices: list[object], usage: object = None) -> str:
+def chunk(choices: list[object], usage: object = None) -> str:
+    """One event of the stream."""
     head = {"id": "chatcmpl-bench", "object": "chat.completion.chunk", "created": 1741570283, "model": "instant"}
     return "data: " + json.dumps({**head, "choices": choices, "usage": usage}) + "\n\n"
 
 
-def _choice(delta: dict[str, str], finish_reason: str | None = None) -> list[object]:
+def choice(delta: dict[str, str], finish_reason: str | None = None) -> list[object]:
+    """The one choice of a chunk."""
     return [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]
 
 
 def _first() -> bytes:
     """Head, role and first token."""
     head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-    return head.encode() + _body(_chunk(_choice({"role": "assistant", "content": ""})), _chunk(_choice({"content": "word0 "})))
+    return head.encode() + body(chunk(choice({"role": "assistant", "content": ""})), chunk(choice({"content": "word0 "})))
 
 
 def _rest() -> bytes:
     usage = {"prompt_tokens": 9, "completion_tokens": TOKENS, "total_tokens": 9 + TOKENS}
-    tokens = [_chunk(_choice({"content": f"word{i} "})) for i in range(1, TOKENS)]
-    return _body(*tokens, _chunk(_choice({}, "stop")), _chunk([], usage), "data: [DONE]\n\n") + b"0\r\n\r\n"
+    tokens = [chunk(choice({"content": f"word{i} "})) for i in range(1, TOKENS)]
+    return body(*tokens, chunk(choice({}, "stop")), chunk([], usage), "data: [DONE]\n\n") + b"0\r\n\r\n"
 
 
-def _body(*events: str) -> bytes:
+def body(*events: str) -> bytes:
     """One chunk of a chunked body."""
     data = "".join(events).encode()
     return b"%x\r\n%s\r\n" % (len(data), data)
@@ -58,9 +60,9 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        head, blank, body = self._received.partition(b"\r\n\r\n")
+        head, blank, sent = self._received.partition(b"\r\n\r\n")
         length = _LENGTH.search(head)
-        if blank and length is not None and len(body) >= int(length[1]):
+        if blank and length is not None and len(sent) >= int(length[1]):
             self._received = b""
             self._transport.write(self.FIRST)
             asyncio.get_running_loop().call_later(REST_S, self._transport.write, self.REST)

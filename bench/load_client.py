@@ -12,7 +12,7 @@ from typing import Final
 
 import uvloop
 
-from bench.figures import percentile
+from cli.bench_runs import percentile
 
 _STAMP: Final = re.compile(rb"@(\d{16})")
 _STAMP_BYTES: Final = 17

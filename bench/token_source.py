@@ -17,8 +17,8 @@ from typing import Any, Final
 import uvloop
 from redis.asyncio import Redis
 
-from bench.figures import percentile
 from bench.owned_log import Owner
+from cli.bench_runs import percentile
 from shared.events import Token, to_data
 from shared.redis_client import make_client
 from shared.settings import Settings, load_settings

@@ -7,11 +7,8 @@ The answer goes to stdout and nothing else does; notes, the closing figures and 
 import asyncio
 import json
 import os
-import re
 import signal
 import sys
-import uuid
-from contextlib import suppress
 from typing import Any, Final
 
 import httpx2
@@ -20,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from cli.api import Api, ApiError, harmless, print_line
 from cli.reader import JobReader, StreamLost, StreamRefused
 
 REFUSED: Final = 2
@@ -32,20 +30,6 @@ WAITING_FOR: Final = {
     "reasoning": "thinking",
 }
 """What the line under the prompt says after an event of this type, until there is text."""
-
-SUBMIT_TRIES: Final = 3
-"""A submit whose answer was lost is sent again: under one Idempotency-Key it stays one job."""
-
-# All but tab and newline: a model must not steer the terminal that shows its words.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-class AskError(Exception):
-    """Nothing could be asked or read; the message is one line for a person."""
-
-
-class _NoAnswer(AskError):
-    """The request went out and nothing came back: it may or may not have been taken."""
 
 
 async def run_ask(
@@ -80,9 +64,9 @@ async def ask(
     out, err = out or Console(), err or Console(stderr=True)
     async with httpx2.AsyncClient(timeout=httpx2.Timeout(30.0, connect=5.0)) as client:
         try:
-            return await _Ask(base_url.rstrip("/"), client, out, err, as_json).run(request)
-        except AskError as error:
-            _print_line(err, "[red]lastevent:[/]", str(error))
+            return await _Ask(Api(base_url, client), out, err, as_json).run(request)
+        except ApiError as error:
+            print_line(err, "[red]lastevent:[/]", str(error))
             return REFUSED
         except BrokenPipeError:  # stdout's reader has left; the job does not depend on it (protocol P3)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is silent
@@ -133,7 +117,7 @@ class Screen:
 
     def _write(self, text: str) -> None:
         if self.out.is_terminal:
-            text = _CONTROL.sub("\ufffd", text)
+            text = harmless(text)
             for character in text:
                 self._advance(character)
         self.out.file.write(text)
@@ -153,8 +137,8 @@ class Screen:
 class _Ask:
     """One question: its job, its reader, its screen."""
 
-    def __init__(self, url: str, client: httpx2.AsyncClient, out: Console, err: Console, as_json: bool) -> None:
-        self.url, self.client, self.as_json = url, client, as_json
+    def __init__(self, api: Api, out: Console, err: Console, as_json: bool) -> None:
+        self.api, self.as_json = api, as_json
         self.out, self.err, self.screen = out, err, Screen(out, err)
         self.waiting = Status("submitting", console=err)
         self.job_id: str | None = None
@@ -170,7 +154,7 @@ class _Ask:
         try:
             return await self._ask(request)
         except (StreamRefused, StreamLost) as error:
-            raise AskError(str(error)) from None
+            raise ApiError(str(error)) from None
         except asyncio.CancelledError:
             if not self.left:
                 raise
@@ -186,27 +170,17 @@ class _Ask:
 
     async def _ask(self, request: dict[str, Any]) -> int:
         if "model" not in request:
-            models = (await self._call("GET", "/v1/models")).get("data")
-            if not models:
-                raise AskError(f"{self.url} offers no model")
-            request = {**request, "model": models[0]["id"]}
-        self.job_id = (await self._submit(request))["id"]
-        reader = JobReader(self.url, self.job_id, client=self.client)
+            request = {**request, "model": await self.api.first_model()}
+        self.job_id = await self.api.submit(request)
+        reader = JobReader(self.api.url, self.job_id, client=self.api.client)
         await self._follow(reader)
         self.waiting.stop()
         if self.as_json:
-            self._print_json(await self._call("GET", f"/v1/jobs/{self.job_id}"))
+            self._print_json(await self.api.call("GET", f"/v1/jobs/{self.job_id}"))
         else:
             self.screen.show(_whole_answer(reader), final=True)
             self.screen.close()
         return self._conclude(reader)
-
-    async def _submit(self, request: dict[str, Any]) -> dict[str, Any]:
-        headers = {"Idempotency-Key": str(uuid.uuid4())}
-        for _ in range(SUBMIT_TRIES - 1):
-            with suppress(_NoAnswer):
-                return await self._call("POST", "/v1/jobs", json=request, headers=headers)
-        return await self._call("POST", "/v1/jobs", json=request, headers=headers)
 
     async def _follow(self, reader: JobReader) -> None:
         before = ""
@@ -242,36 +216,13 @@ class _Ask:
 
     async def _cancel(self, job_id: str) -> None:
         try:
-            await self._call("POST", f"/v1/jobs/{job_id}/cancel")
-        except AskError as error:
+            await self.api.cancel(job_id)
+        except ApiError as error:
             self._note(f"the cancel did not get through: {error}")
-
-    async def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """The JSON object that the server answers with. Raises: AskError, which says what is wrong."""
-        try:
-            response = await self.client.request(method, self.url + path, **options)
-        except (httpx2.UnsupportedProtocol, httpx2.InvalidURL):
-            raise AskError(f"{self.url!r} is not a URL like http://127.0.0.1:8000") from None
-        except (httpx2.ConnectError, httpx2.ConnectTimeout):
-            raise AskError(f"nothing answers at {self.url}: start it with `lastevent up`") from None
-        except httpx2.RequestError as error:
-            raise _NoAnswer(f"{self.url} breaks off before it answers ({type(error).__name__})") from None
-        try:
-            body = response.json()
-        except ValueError:
-            body = None
-        if response.status_code >= 400:
-            raise AskError(_problem_line(response.status_code, body) or self._stranger(response.status_code))
-        if not isinstance(body, dict):
-            raise AskError(self._stranger(response.status_code))
-        return body
-
-    def _stranger(self, status: int) -> str:
-        return f"what answers at {self.url} is not Lastevent (HTTP {status})"
 
     def _print_json(self, job: dict[str, Any]) -> None:
         text = json.dumps(job, ensure_ascii=False, indent=2)
-        self.out.file.write((_CONTROL.sub("\ufffd", text) if self.out.is_terminal else text) + "\n")
+        self.out.file.write((harmless(text) if self.out.is_terminal else text) + "\n")
         self.out.file.flush()
 
     def _conclude(self, reader: JobReader) -> int:
@@ -279,8 +230,8 @@ class _Ask:
         assert end is not None, "a reader that began at the first event saw the last one"
         if end["type"] == "error":
             kept = "; what came before it is kept" if end.get("partial") else ""
-            _print_line(self.err, f"[red]error/{escape(end['code'])}:[/]", end["message"] + kept)
-        _print_line(self.err, "", _figures(reader, end), style="dim")
+            print_line(self.err, f"[red]error/{escape(end['code'])}:[/]", end["message"] + kept)
+        print_line(self.err, "", _figures(reader, end), style="dim")
         return EXIT_CODES[end["type"]]
 
 
@@ -309,16 +260,3 @@ def _figures(reader: JobReader, end: dict[str, Any]) -> str:
 
 def _count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def _problem_line(status: int, problem: object) -> str | None:
-    """problem+json in one line; the fields, where it names some, say more than its detail."""
-    if not isinstance(problem, dict):
-        return None
-    errors = [f"{e['field']}: {e['message']}" if e["field"] else str(e["message"]) for e in problem.get("errors") or []]
-    return "; ".join(errors) or problem.get("detail") or problem.get("title")
-
-
-def _print_line(console: Console, head: str, text: str, style: str | None = None) -> None:
-    line = _CONTROL.sub("\ufffd", " ".join(text.split()))
-    console.print(f"{head} {escape(line)}".strip(), style=style, soft_wrap=True, highlight=False)

@@ -159,6 +159,31 @@ def ask(
 
 
 @app.command()
+def bench(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help="Models to measure; the server's first.", show_default=False),
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, metavar="N", help="Answers of each model.")] = 5,
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to ask.")] = "Tell me about lighthouses.",
+    max_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Stop each answer after so many tokens.")] = 128,
+    url: Annotated[str, typer.Option(envvar="LASTEVENT_URL", help="Where lastevent serves.")] = "http://127.0.0.1:8000",
+    direct: Annotated[
+        bool, typer.Option("--direct", help="Call each provider's SDK from here as well: what does the queue add?")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead.")] = False,
+    chart: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw into a PNG file, with matplotlib, and not here.")
+    ] = None,
+) -> None:
+    """Measure how soon and how fast models answer. Ctrl-C stops with what was measured."""
+    from cli.bench import Plan, run_bench
+
+    plan = Plan(prompt, tuple(models or ()), runs, max_tokens, direct)
+    raise typer.Exit(asyncio.run(run_bench(plan, _settings(), url=url, json=as_json, chart=chart)))
+
+
+@app.command()
 def prepare() -> None:
     """Convert the local model that comes along, once, about 20 seconds; else the first local worker does it."""
     from worker.engine.model_files import bundled_model

@@ -36,6 +36,10 @@ log = structlog.get_logger()
 
 JobFunction = Callable[[Lease, Control], Awaitable[Leave]]
 
+TAKE_AT_ONCE = 8
+"""Jobs leased in one call. Starting one takes 3 to 6 ms of CPU: hundreds at once would hold up every running job's tokens, and
+renewals, for a second. It also leaves some for the other workers of a lane."""
+
 _TAKE_MOST_S = 2.0
 """How long a stopping worker waits for a take that is under way."""
 
@@ -114,11 +118,14 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
         await self._idle.wait()
 
     async def _poll_iteration(self) -> None:
+        """Takes and starts what is due, a few at a time, until nothing is or no slot is free."""
         async with self._taking:
-            free = self.max_jobs - self.job_counter
-            if self.allow_pick_jobs and free > 0:
-                for lease, score in await self._leases.take(free):
+            while self.allow_pick_jobs and (free := self.max_jobs - self.job_counter) > 0:
+                taken = await self._leases.take(min(free, TAKE_AT_ONCE))
+                for lease, score in taken:
                     self._start(lease, score)
+                if len(taken) < TAKE_AT_ONCE:
+                    return
 
     def _start(self, lease: Lease, score: int) -> None:
         self.job_counter += 1

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -21,6 +22,8 @@ from tests.support.author import MODEL, request
 from tests.support.scripted_provider import ScriptedProvider
 from tests.support.servers import Making, running_worker
 from tests.support.waiting import wait_until
+from worker.leased_worker import TAKE_AT_ONCE
+from worker.leases import Leases
 
 
 async def submit(queue: JobQueue, n: int = 1, **fields: object) -> list[str]:
@@ -70,6 +73,28 @@ async def test_sixty_jobs_at_once(job_queue: JobQueue, settings: Settings, provi
         jobs = await submit(job_queue, 60)
         await wait_until(lambda: provider.open == 60, message="all sixty run at once")
         assert {call.job_id for call in provider.calls} == set(jobs)
+
+
+async def test_a_burst_is_started_a_few_jobs_at_a_time_and_without_a_pause(
+    job_queue: JobQueue,
+    redis: Redis,
+    make_settings: Making,
+    provider: ScriptedProvider,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Starting hundreds in one go would hold up the tokens of all that run."""
+    asked: list[int] = []
+
+    async def take(leases: Leases, slots: int, original: Any = Leases.take) -> Any:
+        asked.append(slots)
+        return await original(leases, slots)
+
+    monkeypatch.setattr(Leases, "take", take)
+    await submit(job_queue, 3 * TAKE_AT_ONCE)
+    await redis.delete(keys.wake("api"))
+    async with gated(provider), running_worker(make_settings(poll_s=30.0), provider):
+        await wait_until(lambda: provider.open == 3 * TAKE_AT_ONCE, message="all run, long before the next poll")
+    assert max(asked) == TAKE_AT_ONCE
 
 
 async def test_no_worker_takes_more_than_its_slots(

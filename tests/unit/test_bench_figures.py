@@ -1,21 +1,6 @@
-"""How the bench counts: percentiles, ratios, targets."""
+"""How the bench counts: spreads, ratios, targets."""
 
-import pytest
-
-from bench.figures import OURS, Finding, Row, Target, percentile, spread
-
-
-def test_a_percentile_is_a_value_that_was_measured() -> None:
-    values = [5.0, 1.0, 4.0, 2.0, 3.0]
-    assert percentile(values, 50) == 3.0
-    assert percentile(values, 99) == 5.0
-    assert percentile(values, 1) == 1.0
-    assert percentile([7.0], 50) == 7.0
-
-
-def test_there_is_no_percentile_of_nothing() -> None:
-    with pytest.raises(ValueError, match="no values"):
-        percentile([], 50)
+from bench.figures import OURS, Finding, Row, Target, spread
 
 
 def test_a_spread_is_in_milliseconds() -> None:

@@ -39,7 +39,7 @@ def help_of(*command: str) -> str:
 
 def test_the_help_lists_every_command_with_one_sentence() -> None:
     text = help_of()
-    for command in ("up", "web", "worker", "ask", "demo", "prepare"):
+    for command in ("up", "web", "worker", "ask", "bench", "demo", "prepare"):
         assert re.search(rf"\b{command} [A-Z]", text), command
 
 

@@ -1,10 +1,8 @@
-"""worker/providers/openai_chunks.py: chunks as the SDK builds them from JSON, valid or not."""
+"""worker/providers/openai_chunks.py: chunks as servers send them, valid or not."""
 
 from typing import Any
 
 import pytest
-from openai._models import construct_type
-from openai.types.chat import ChatCompletionChunk
 from structlog.testing import capture_logs
 
 from shared.errors import GenerationFailed
@@ -15,7 +13,7 @@ from worker.providers.openai_chunks import ChunkReader
 
 
 def read(reader: ChunkReader, data: object) -> list[Delta]:
-    return list(reader.read(construct_type(type_=ChatCompletionChunk, value=data)))
+    return list(reader.read(data))
 
 
 def content(**delta: Any) -> dict[str, Any]:
@@ -43,6 +41,11 @@ def reader() -> ChunkReader:
         {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "", "refusal": ""}}]},
         {"choices": [{"index": 0, "delta": {"content": None, "reasoning": "", "reasoning_content": None}}]},
         {"choices": [{"index": 0, "delta": {"tool_calls": []}}]},
+        {"choices": ["text"], "usage": 7},
+        {"choices": {"0": {}}},
+        {"choices": [{"index": 0, "delta": "text", "finish_reason": {"type": "stop"}}]},
+        {"choices": [{"index": 0, "delta": {"tool_calls": {"index": 0}}}]},
+        {"choices": [{"index": 0, "delta": {"tool_calls": ["text", {"id": 7, "function": "f"}, {"function": {"name": {}}}]}}]},
         {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0}]}}]},
         {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "id": "", "function": {"arguments": ""}}]}}]},
     ],

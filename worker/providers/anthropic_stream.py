@@ -26,7 +26,7 @@ from worker.providers.base import Call, Delta, Finish
 from worker.providers.failure_text import scrub
 from worker.providers.key import bare_key
 from worker.providers.prefill import Prefill
-from worker.providers.upstream import CONNECT_S, WRITE_S, drain, read_timeout_s
+from worker.providers.upstream import CONNECT_S, LIMITS, WRITE_S, drain, read_timeout_s
 
 log = structlog.get_logger(__name__)
 
@@ -46,8 +46,7 @@ class Messages:
             max_retries=0,
             timeout=timeout,
             default_headers=None if own else {"x-api-key": key},
-            # The lane's slots are the limit: a call that waited for a connection would look like a slow server.
-            http_client=anthropic.DefaultAsyncHttpxClient(timeout=timeout, limits=httpx2.Limits(max_connections=None)),
+            http_client=anthropic.DefaultAsyncHttpxClient(timeout=timeout, limits=LIMITS),
         )
         _ = self._client.messages  # imports what the first call would import
 

@@ -20,7 +20,7 @@ from worker.providers.base import Call, Delta, Finish
 from worker.providers.ollama_errors import UPSTREAM_ERRORS, Refused, failure_of
 from worker.providers.ollama_parts import PartReader
 from worker.providers.ollama_request import body_of
-from worker.providers.upstream import CONNECT_S, WRITE_S, drain, read_timeout_s
+from worker.providers.upstream import CONNECT_S, IDLE_CONNECTIONS, WRITE_S, drain, read_timeout_s
 
 Parts = AsyncGenerator[dict[str, Any], None]
 
@@ -42,8 +42,8 @@ class Chat:
         self._client = _Client(
             url,
             timeout=httpx.Timeout(connect=CONNECT_S, read=read_timeout_s(config.silence_s), write=WRITE_S, pool=CONNECT_S),
-            # The lane's slots are the limit: a call that waited for a connection would look like a slow server.
-            limits=httpx.Limits(max_connections=None),
+            # As `upstream.LIMITS`, for the older httpx that this client is made of.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=IDLE_CONNECTIONS),
             headers={"authorization": f"Bearer {key}"} if key else None,
             event_hooks={"response": [_refuse]},
         )

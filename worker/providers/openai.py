@@ -1,10 +1,11 @@
 """Providers of the kind openai: OpenAI's Chat Completions, and every server that speaks them. Through the openai SDK.
 
-    Call ──arguments_of──▶ POST /chat/completions ──SDK──▶ chunks ──ChunkReader──▶ Token … Usage Finish
+    Call ──arguments_of──▶ POST /chat/completions ──SDK──▶ bytes ──chunks_of──▶ chunks ──ChunkReader──▶ Token … Usage Finish
 
+- The SDK makes the call; its chunk objects would cost more than everything else that a token needs (docs/decisions/0023).
 - The SDK's own retries are off: retrying is the job's business, where readers see it as an attempt.
 - The read timeout is only a net under the attempt's deadlines, which are shorter and close the stream themselves.
-- A stream that is closed cleanly ends normally in the SDK, cut short or not: without `finish_reason` it is `incomplete`.
+- A stream that is closed cleanly ends normally, cut short or not: without `finish_reason` it is `incomplete`.
 - Once a `finish_reason` is here the answer is whole. What may still come is the usage; a connection that breaks, or is
   silent, before that costs the usage and nothing else.
 - The client is made at `start()` or by the first call, so that a worker starts without a key.
@@ -27,11 +28,12 @@ from shared.providers import ProviderConfig
 from worker.providers.base import Call, Delta, Finish
 from worker.providers.failure_text import scrub
 from worker.providers.key import bare_key, usable_key
+from worker.providers.openai_body import chunks_of
 from worker.providers.openai_chunks import ChunkReader
 from worker.providers.openai_errors import UPSTREAM_ERRORS, failure_of
 from worker.providers.openai_prefill import continued
 from worker.providers.prefill import Prefill
-from worker.providers.upstream import CONNECT_S, WRITE_S, address, drain, read_timeout_s
+from worker.providers.upstream import CONNECT_S, LIMITS, WRITE_S, address, drain, read_timeout_s
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
 _OPENAI_HOSTS: Final = (".openai.com", ".openai.azure.com")
@@ -106,7 +108,8 @@ class OpenAIProvider:
         self, call: Call, upstream: AsyncStream[ChatCompletionChunk], prefill: Prefill
     ) -> AsyncGenerator[Delta, None]:
         reader, failure = ChunkReader(self._id(call), prefill), None
-        chunks = aiter(upstream)
+        body = upstream.response.aiter_bytes()
+        chunks = chunks_of(body, upstream.response.request)
         while not reader.complete:
             try:
                 async with asyncio.timeout(USAGE_WAIT_S if reader.finish else None):
@@ -123,7 +126,7 @@ class OpenAIProvider:
         if reader.usage is not None:
             yield reader.usage
         yield Finish(reader.finish)
-        await drain(chunks, UPSTREAM_ERRORS)
+        await drain(body, UPSTREAM_ERRORS)
 
     def _ready_client(self) -> AsyncOpenAI:
         if self._client is None:
@@ -135,8 +138,7 @@ class OpenAIProvider:
                 base_url=self._base_url,
                 max_retries=0,
                 timeout=timeout,
-                # The lane's slots are the limit: a call that waited for a connection would look like a slow server.
-                http_client=openai.DefaultAsyncHttpx2Client(timeout=timeout, limits=httpx2.Limits(max_connections=None)),
+                http_client=openai.DefaultAsyncHttpx2Client(timeout=timeout, limits=LIMITS),
             )
         return self._client
 
