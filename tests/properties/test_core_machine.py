@@ -1,0 +1,449 @@
+"""The core, step by step, on a real Redis: leases, claims, appends, renewals, hand-overs, cancels and endings in any order.
+
+Two workers take turns at single script calls, so each of them is paused before each of its steps, for as long as the example
+likes: a lease or an attempt that lies in its bundle is a worker that may wake at any time and go on where it stood. Time passes
+where a rule says so: `lapse` is what the lease's expiry leaves behind.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, NamedTuple, TypeVar
+
+import pytest
+import uvloop
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+from hypothesis.stateful import run_state_machine_as_test as run_machine
+from redis.asyncio import Redis
+
+from shared import keys
+from shared.errors import AlreadyEnded, JobNotFound, LogErased, LogRefused, Superseded
+from shared.event_log import ClaimRefused, EventLog, Lease, Ownership
+from shared.events import Done, Error, Terminal, Timing, Token, Usage
+from shared.ids import QUEUED, START, EventId
+from shared.job import TERMINAL, Status
+from shared.job_queue import JobQueue
+from shared.push import Push, parse_push
+from shared.redis_client import make_client, make_push_connection
+from shared.settings import Settings
+from tests.support.author import DONE, MODEL, append, request
+from tests.support.redis_server import RedisServer
+from tests.support.truth import Stored, assert_contiguous, parse_log
+from worker.control import Running
+from worker.leases import Identity, Leases
+
+FAILED = Error("internal", "The worker failed.", True, True, Usage(), Timing())
+LEASE_S = 60
+"""Never lapses by itself within an example."""
+JOBS = 2
+
+Answer = TypeVar("Answer")
+
+
+class Truth:
+    """What a job's log and record must hold: nothing gets in here but by the rules of docs/PROTOCOL.md, 3 and 5."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[EventId, str]] = [(QUEUED, "queued")]
+        self.status: Status | None = "queued"
+        """None: erased."""
+        self.owner: str | None = None
+        """The token of the newest claim, as long as it may write."""
+        self.cancelled = False
+        self.pushes: list[Push] = []
+
+    @property
+    def last(self) -> EventId:
+        return self.log[-1][0]
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in ("queued", "running")
+
+    def end_from_outside(self, attempt: int, status: Status) -> None:
+        """Protocol 3: a queued job ends at 0-2, a started one in an attempt of two entries."""
+        if self.status == "running":
+            assert attempt > self.last.attempt
+            self.log.append((EventId(attempt, 0), "started"))
+        self.end(status)
+
+    def end(self, status: Status) -> None:
+        self.log.append((self.last.next(), status))
+        self.status, self.owner = status, None
+
+
+class Run:
+    """A worker at a leased job. `seen`: the log's last id when it looked."""
+
+    def __init__(self, worker: Leases, lease: Lease) -> None:
+        self.worker, self.lease = worker, lease
+        self.seen = START
+
+    @property
+    def job_id(self) -> str:
+        return self.lease.job_id
+
+
+class Attempt:
+    """A claim that was granted: `words` is what it has written so far, by its own account."""
+
+    def __init__(self, owner: Ownership) -> None:
+        self.owner = owner
+        self.words: list[str] = []
+
+    @property
+    def token(self) -> str:
+        return self.owner.lease.token
+
+
+class CoreMachine(RuleBasedStateMachine):
+    jobs: Bundle[str] = Bundle("jobs")
+    runs: Bundle[Run] = Bundle("runs")
+    attempts: Bundle[Attempt] = Bundle("attempts")
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        options = Settings(redis_url=url, lanes=("api",), lease_s=LEASE_S, _env_file=None)  # type: ignore[arg-type,call-arg]
+        self.runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self.redis = make_client(options)
+        self.log = EventLog(self.redis, options)
+        self.queue = JobQueue(self.redis, options)
+        self.workers = [self.worker(options, name) for name in ("first", "second", "last")]
+        self.truth: dict[str, Truth] = {}
+        self.ear = make_push_connection(self.redis)
+        self.do(self.redis.flushdb())
+        self.do(self.ear.connect())  # type: ignore[no-untyped-call]
+        self.do(self.listen())
+        self.look_at_the_primary(restarted=False)
+
+    def worker(self, options: Settings, name: str) -> Leases:
+        identity = Identity(id=name, lane="api", host="here", pid=1, slots=10, started_at=0.0)
+        return Leases(self.redis, options, identity, Running())
+
+    def do(self, call: Coroutine[Any, Any, Answer]) -> Answer:
+        return self.runner.run(call)
+
+    # --- callers -----------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.truth) < JOBS)
+    @rule(target=jobs)
+    def submit(self) -> str:
+        job_id = self.do(self.queue.submit(request(), MODEL)).job_id
+        self.truth[job_id] = Truth()
+        return job_id
+
+    @rule(job_id=jobs, how=st.sampled_from(["cancel", "cancel", "cancel", "erase", "close", "close as seen"]))
+    def end_from_outside(self, job_id: str, how: str) -> None:
+        if how.startswith("close"):
+            self.close(job_id, seen=how.endswith("seen"))
+        elif self.truth[job_id].status is None:
+            with pytest.raises(JobNotFound):
+                self.do(self.queue.cancel(job_id) if how == "cancel" else self.queue.erase(job_id))
+        elif how == "cancel":
+            self.cancel(job_id)
+        else:
+            self.erase(job_id)
+
+    def cancel(self, job_id: str) -> None:
+        truth = self.truth[job_id]
+        answer = self.do(self.queue.cancel(job_id))
+        assert answer == {"queued": "ended", "running": "asked"}.get(truth.status or "", "over")
+        if answer == "ended":
+            truth.end("cancelled")
+        truth.cancelled = True
+
+    def erase(self, job_id: str) -> None:
+        truth = self.truth[job_id]
+        self.do(self.queue.erase(job_id))
+        if truth.is_open:
+            truth.end_from_outside(self.last_pushed(job_id).attempt, "cancelled")
+        truth.status = None
+
+    def close(self, job_id: str, *, seen: bool) -> None:
+        """The reaper's ending, or arq's own: from what the log held when it looked, or whatever it holds."""
+        truth = self.truth[job_id]
+        answer = self.do(self.log.close(job_id, FAILED, MODEL.id, "reaper", seen=truth.last if seen else None))
+        if not truth.is_open:
+            assert answer == ("ended" if truth.status else "gone")
+            return
+        assert answer == "ok"
+        truth.end_from_outside(self.last_pushed(job_id).attempt, "failed")
+
+    # --- time, and Redis ---------------------------------------------------------------------------------------------
+
+    @rule(job_id=jobs)
+    def lapse(self, job_id: str) -> None:
+        """Whoever leases the job has not renewed for a lease: the key has expired, the queue entry is due."""
+        self.do(self.redis.delete(keys.arq_in_progress(job_id)))
+        self.do(self.redis.zadd(keys.queue("api"), {job_id: 1}, xx=True))
+
+    @rule(restarted=st.booleans())
+    def look_at_the_primary(self, restarted: bool) -> None:
+        """Another replication id, under which owners get one lease to say that they live; or one that was up for longer."""
+        self.do(self.workers[0]._renew())
+        field, value = ("replid", "another") if restarted else ("since", "0")
+        self.do(self.redis.hset(keys.PRIMARY, field, value))  # type: ignore[arg-type]  # redis-py types both
+
+    @rule(job_id=jobs)
+    def fail_over(self, job_id: str) -> None:
+        """The last claim was made on another primary: the next attempt's number jumps."""
+        if self.do(self.record(job_id)):
+            self.do(self.redis.hset(keys.job(job_id), "replid", "another"))  # type: ignore[arg-type]
+
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    @rule(target=runs, i=st.integers(0, 1))
+    def take(self, i: int) -> MultipleResults[Run]:
+        return self.taken_by(self.workers[i])
+
+    @rule(target=runs, i=st.integers(0, 1))
+    def take_what_lapsed(self, i: int) -> MultipleResults[Run]:
+        for job_id in self.truth:
+            self.lapse(job_id)
+        return self.taken_by(self.workers[i])
+
+    def taken_by(self, worker: Leases) -> MultipleResults[Run]:
+        before = {job_id: self.do(self.lease_of(job_id)) for job_id in self.truth}
+        runs = [Run(worker, lease) for lease, _ in self.do(worker.take(10))]
+        for run in runs:
+            assert before[run.job_id] is None, "leased to one at a time"
+            assert self.truth[run.job_id].is_open
+            run.seen = self.truth[run.job_id].last
+        return multiple(*runs)
+
+    @rule(target=attempts, run=runs, looks_again=st.booleans())
+    def claim(self, run: Run, looks_again: bool) -> MultipleResults[Attempt]:
+        if looks_again:
+            run.seen = self.do(self.log.last_ids([run.job_id]))[0] or START
+        truth, expected = self.truth[run.job_id], self.do(self.claim_of(run))
+        answer = self.do(self.log.claim(run.lease, "worker", MODEL.id, run.seen, reset=False))
+        if isinstance(answer, ClaimRefused):
+            assert answer.why == expected
+            return multiple()
+        assert expected in ("granted", "again")
+        if expected == "again":
+            assert answer.attempt == truth.last.attempt
+            return multiple()
+        assert answer.attempt > truth.last.attempt
+        truth.log.append((EventId(answer.attempt, 0), "started"))
+        truth.status, truth.owner = "running", run.lease.token
+        return multiple(Attempt(answer))
+
+    async def claim_of(self, run: Run) -> str:
+        """What a claim must be answered, by the truth and by what Redis holds of leases."""
+        truth, record = self.truth[run.job_id], await self.record(run.job_id)
+        if not truth.is_open:
+            return "ended" if truth.status else "gone"
+        if truth.owner == run.lease.token:
+            return "again"
+        if await self.lease_of(run.job_id) != run.lease.token:
+            return "lost"
+        if truth.cancelled:
+            return "cancelled"
+        if truth.last != run.seen:
+            return "moved"
+        waits = truth.owner is not None and b"handover" not in record and not await self.primary_is_old()
+        return "wait" if waits else "granted"
+
+    @rule(attempt=attempts, again=st.integers(0, 2), more=st.integers(1, 2))
+    def append(self, attempt: Attempt, again: int, more: int) -> None:
+        """Offers the newest of what it wrote again, as after a lost reply, and more."""
+        truth, written = self.truth[attempt.owner.job_id], len(attempt.words)
+        first = max(0, written - again)
+        new = [f"{attempt.token} {i}" for i in range(written, written + more)]
+        words = attempt.words[first:] + new
+        call = append(self.redis, attempt.owner, first + 1, *map(Token, words))
+        if self.writes(attempt, call):
+            attempt.words += new
+            for word in new:
+                truth.log.append((truth.last.next(), word))
+
+    @rule(attempt=attempts, event=st.sampled_from([DONE, FAILED]))
+    def end(self, attempt: Attempt, event: Terminal) -> None:
+        """An end that is repeated after a lost reply is answered as the first one was."""
+        truth = self.truth[attempt.owner.job_id]
+        record = self.do(self.record(attempt.owner.job_id))
+        call = self.log.end(attempt.owner, len(attempt.words) + 1, event, {})
+        if record.get(b"ended_by") == attempt.token.encode():
+            self.do(call)
+        elif self.writes(attempt, call):
+            truth.end("done" if isinstance(event, Done) else "failed")
+
+    def writes(self, attempt: Attempt, call: Coroutine[Any, Any, None]) -> bool:
+        """Runs a write: taken from the newest owner of an open job, and from no other (protocol P5)."""
+        truth = self.truth[attempt.owner.job_id]
+        refusal: type[LogRefused] | None = None
+        if truth.owner != attempt.token:
+            refusal = LogErased if truth.status is None else AlreadyEnded if truth.status in TERMINAL else Superseded
+        if refusal is None:
+            self.do(call)
+            return True
+        with pytest.raises(refusal):
+            self.do(call)
+        return False
+
+    @rule(i=st.integers(0, 1))
+    def renew(self, i: int) -> None:
+        """Whom the record or the lease names keeps its jobs; nobody else gets one back."""
+        held = list(self.workers[i]._held.values())
+        before = {lease.job_id: self.do(self.lease_of(lease.job_id)) for lease in held}
+        self.do(self.workers[i]._renew())
+        for lease in held:
+            truth, was = self.truth[lease.job_id], before[lease.job_id]
+            keeps = truth.is_open and lease.token in (truth.owner, was)
+            assert self.do(self.lease_of(lease.job_id)) == (lease.token if keeps else was)
+
+    @rule(run=consumes(runs), how=st.sampled_from(["hand over", "give back", "let go"]))
+    def leave(self, run: Run, how: str) -> None:
+        """To the next worker at once; to whoever looks; as after an end, its own or another's."""
+        if how == "let go":
+            self.do(run.worker.done_with(run.lease))
+        else:
+            self.do(run.worker.give_back(run.lease, handover=how == "hand over"))
+        truth = self.truth[run.job_id]
+        if how == "hand over" and truth.owner == run.lease.token:
+            truth.owner = None
+
+    # --- what always holds -------------------------------------------------------------------------------------------
+
+    @invariant()
+    def all_is_as_promised(self) -> None:
+        self.do(self.hear())
+        seen = self.do(_Seen.of(self.redis, list(self.truth)))
+        for job_id, truth in self.truth.items():
+            self.log_and_record_hold_the_truth_and_no_more(truth, seen.logs[job_id], seen.records[job_id])
+            self.readers_are_pushed_what_the_log_took_and_no_more(truth)
+        # Protocol P2: whatever happens to its workers, another one finds an open job.
+        open_ones = {job_id for job_id, truth in self.truth.items() if truth.is_open}
+        assert seen.queued == seen.listed_as_open == seen.with_payload == open_ones
+        assert [name for name in seen.eternal_keys if not keys.is_permanent(name)] == []
+
+    def log_and_record_hold_the_truth_and_no_more(self, truth: Truth, log: list[Stored], record: dict[bytes, bytes]) -> None:
+        """Ids without a hole, attempts that rise, the words of whoever owned the attempt, one terminal event, the last."""
+        assert (record.get(b"status") or b"").decode() == (truth.status or "")
+        assert (record.get(b"owner") or b"").decode() == (truth.owner or "")
+        if truth.status is None:
+            assert log == []
+            return
+        assert_contiguous(log)
+        assert [(entry.id, _said(entry.event)) for entry in log] == truth.log
+        assert [entry.event.terminal for entry in log[:-1]] == [False] * (len(log) - 1)
+        assert log[-1].event.terminal == (truth.status in TERMINAL)
+
+    def readers_are_pushed_what_the_log_took_and_no_more(self, truth: Truth) -> None:
+        cursor = QUEUED
+        for push in truth.pushes:
+            assert push.before == cursor, "a push that begins elsewhere"
+            cursor = push.after
+        assert cursor == truth.last
+        assert sum(push.n for push in truth.pushes) == len(truth.log) - 1
+        assert [push.terminal for push in truth.pushes].count(True) == (not truth.is_open)
+
+    def teardown(self) -> None:
+        try:
+            self.a_third_worker_ends_what_is_open()
+        finally:
+            self.do(self.ear.disconnect())
+            self.do(self.redis.aclose())
+            self.runner.close()
+
+    def a_third_worker_ends_what_is_open(self) -> None:
+        """Whatever state the two have left things in."""
+        self.look_at_the_primary(restarted=False)
+        for job_id in self.truth:
+            self.lapse(job_id)
+        for run in self.taken_by(self.workers[2]).values:
+            for attempt in self.claim(run, looks_again=True).values:
+                self.end(attempt, DONE)
+            if self.truth[run.job_id].is_open:
+                assert self.truth[run.job_id].cancelled
+                self.close(run.job_id, seen=True)
+        assert not any(truth.is_open for truth in self.truth.values())
+        self.all_is_as_promised()
+
+    # --- what Redis holds --------------------------------------------------------------------------------------------
+
+    async def record(self, job_id: str) -> dict[bytes, bytes]:
+        record: dict[bytes, bytes] = await self.redis.hgetall(keys.job(job_id))  # type: ignore[misc]
+        return record
+
+    async def lease_of(self, job_id: str) -> str | None:
+        token = await self.redis.get(keys.arq_in_progress(job_id))
+        return token.decode() if token else None
+
+    async def primary_is_old(self) -> bool:
+        replid, since = await self.redis.hmget(keys.PRIMARY, "replid", "since")  # type: ignore[misc]
+        return replid != b"another" and int(since) + LEASE_S * 1000 < time.time() * 1000
+
+    async def listen(self) -> None:
+        await self.ear.send_command("PSUBSCRIBE", keys.log("*"))
+        await self.ear.read_response()
+
+    async def hear(self) -> None:
+        """Takes in all that was pushed so far: what Redis sends before it answers a ping."""
+        await self.ear.send_command("PING")
+        while (message := await self.ear.read_response())[0] == b"pmessage":
+            self.truth[message[2][len(keys.LOG_PREFIX) :].decode()].pushes.append(parse_push(message[3]))
+
+    def last_pushed(self, job_id: str) -> EventId:
+        self.do(self.hear())
+        return self.truth[job_id].pushes[-1].after
+
+
+class _Seen(NamedTuple):
+    """What Redis holds after a step; two round trips."""
+
+    logs: dict[str, list[Stored]]
+    records: dict[str, dict[bytes, bytes]]
+    queued: set[str]
+    listed_as_open: set[str]
+    with_payload: set[str]
+    eternal_keys: list[str]
+
+    @classmethod
+    async def of(cls, redis: Redis, job_ids: list[str]) -> "_Seen":
+        async with redis.pipeline(transaction=False) as pipe:
+            pipe.keys()
+            pipe.zrange(keys.queue("api"), 0, -1)
+            pipe.zrange(keys.open_jobs("api"), 0, -1)
+            for job_id in job_ids:
+                pipe.xrange(keys.log(job_id))
+                pipe.hgetall(keys.job(job_id))
+            raw_names, queued, listed, *of_jobs = await pipe.execute()
+        names = [raw.decode() for raw in raw_names]
+        async with redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.ttl(name)
+            ttls = await pipe.execute()
+        return cls(
+            logs={job_id: parse_log(raw) for job_id, raw in zip(job_ids, of_jobs[::2], strict=True)},
+            records=dict(zip(job_ids, of_jobs[1::2], strict=True)),
+            queued={raw.decode() for raw in queued},
+            listed_as_open={raw.decode() for raw in listed},
+            with_payload={job_id for job_id in job_ids if keys.arq_job(job_id) in names},
+            eternal_keys=[name for name, ttl in zip(names, ttls, strict=True) if ttl == -1],
+        )
+
+
+def _said(event: Any) -> str:
+    """An entry as `Truth` has it."""
+    if isinstance(event, Token):
+        return event.text
+    kind = type(event).__name__.lower()
+    return {"error": "failed"}.get(kind, kind)
+
+
+def test_the_core_keeps_its_promises_whatever_its_workers_do_in_whatever_order(redis_server: RedisServer) -> None:
+    a_few_seconds = settings(max_examples=30, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
+    run_machine(lambda: CoreMachine(redis_server.url), settings=a_few_seconds)  # type: ignore[arg-type]
