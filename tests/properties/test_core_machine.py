@@ -8,7 +8,7 @@ where a rule says so: `lapse` is what the lease's expiry leaves behind.
 import asyncio
 import time
 from collections.abc import Coroutine
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import uvloop
@@ -25,86 +25,32 @@ from hypothesis.stateful import (
     rule,
 )
 from hypothesis.stateful import run_state_machine_as_test as run_machine
-from redis.asyncio import Redis
 
 from shared import keys
 from shared.errors import AlreadyEnded, JobNotFound, LogErased, LogRefused, Superseded
-from shared.event_log import ClaimRefused, EventLog, Lease, Ownership
+from shared.event_log import ClaimRefused, EventLog, Ownership
 from shared.events import Done, Error, Terminal, Timing, Token, Usage
+from shared.fold import AttemptEnd
 from shared.ids import QUEUED, START, EventId
-from shared.job import TERMINAL, Status
+from shared.job import TERMINAL, JobFailure
 from shared.job_queue import JobQueue
-from shared.push import Push, parse_push
+from shared.push import parse_push
 from shared.redis_client import make_client, make_push_connection
 from shared.settings import Settings
+from tests.properties.core import Attempt, Run, Seen, Truth, said
 from tests.support.author import DONE, MODEL, append, request
 from tests.support.redis_server import RedisServer
-from tests.support.truth import Stored, assert_contiguous, parse_log
+from tests.support.truth import Stored, assert_contiguous
 from worker.control import Running
 from worker.leases import Identity, Leases
 
 FAILED = Error("internal", "The worker failed.", True, True, Usage(), Timing())
+FAILURE = AttemptEnd(Usage(), JobFailure("connection", "The provider hung up.", True))
 LEASE_S = 60
 """Never lapses by itself within an example."""
 JOBS = 2
 
 Answer = TypeVar("Answer")
-
-
-class Truth:
-    """What a job's log and record must hold: nothing gets in here but by the rules of docs/PROTOCOL.md, 3 and 5."""
-
-    def __init__(self) -> None:
-        self.log: list[tuple[EventId, str]] = [(QUEUED, "queued")]
-        self.status: Status | None = "queued"
-        """None: erased."""
-        self.owner: str | None = None
-        """The token of the newest claim, as long as it may write."""
-        self.cancelled = False
-        self.pushes: list[Push] = []
-
-    @property
-    def last(self) -> EventId:
-        return self.log[-1][0]
-
-    @property
-    def is_open(self) -> bool:
-        return self.status in ("queued", "running")
-
-    def end_from_outside(self, attempt: int, status: Status) -> None:
-        """Protocol 3: a queued job ends at 0-2, a started one in an attempt of two entries."""
-        if self.status == "running":
-            assert attempt > self.last.attempt
-            self.log.append((EventId(attempt, 0), "started"))
-        self.end(status)
-
-    def end(self, status: Status) -> None:
-        self.log.append((self.last.next(), status))
-        self.status, self.owner = status, None
-
-
-class Run:
-    """A worker at a leased job. `seen`: the log's last id when it looked."""
-
-    def __init__(self, worker: Leases, lease: Lease) -> None:
-        self.worker, self.lease = worker, lease
-        self.seen = START
-
-    @property
-    def job_id(self) -> str:
-        return self.lease.job_id
-
-
-class Attempt:
-    """A claim that was granted: `words` is what it has written so far, by its own account."""
-
-    def __init__(self, owner: Ownership) -> None:
-        self.owner = owner
-        self.words: list[str] = []
-
-    @property
-    def token(self) -> str:
-        return self.owner.lease.token
 
 
 class CoreMachine(RuleBasedStateMachine):
@@ -269,6 +215,26 @@ class CoreMachine(RuleBasedStateMachine):
             for word in new:
                 truth.log.append((truth.last.next(), word))
 
+    @rule(attempt=attempts, lost_reply=st.booleans())
+    def try_again(self, attempt: Attempt, lost_reply: bool) -> None:
+        """The owner's own next attempt, after a failure of its provider; asked for twice, it is granted once."""
+        truth, seen = self.truth[attempt.owner.job_id], EventId(attempt.owner.attempt, len(attempt.words))
+        granted: list[Ownership | None] = []
+
+        async def ask() -> None:
+            for _ in range(1 + lost_reply):
+                call = self.log.again(attempt.owner, seen, "worker", MODEL.id, "retry", reset=False, before=FAILURE)
+                granted.append(await call)
+
+        if not self.writes(attempt, ask()):
+            return
+        assert [owner is None for owner in granted] == [truth.cancelled] * len(granted)
+        if (owner := granted[0]) is not None:
+            assert granted == [owner] * len(granted)
+            assert owner.attempt > truth.last.attempt
+            truth.log.append((EventId(owner.attempt, 0), "started"))
+            attempt.owner, attempt.words = owner, []
+
     @rule(attempt=attempts, event=st.sampled_from([DONE, FAILED]))
     def end(self, attempt: Attempt, event: Terminal) -> None:
         """An end that is repeated after a lost reply is answered as the first one was."""
@@ -320,7 +286,7 @@ class CoreMachine(RuleBasedStateMachine):
     @invariant()
     def all_is_as_promised(self) -> None:
         self.do(self.hear())
-        seen = self.do(_Seen.of(self.redis, list(self.truth)))
+        seen = self.do(Seen.of(self.redis, list(self.truth)))
         for job_id, truth in self.truth.items():
             self.log_and_record_hold_the_truth_and_no_more(truth, seen.logs[job_id], seen.records[job_id])
             self.readers_are_pushed_what_the_log_took_and_no_more(truth)
@@ -337,7 +303,7 @@ class CoreMachine(RuleBasedStateMachine):
             assert log == []
             return
         assert_contiguous(log)
-        assert [(entry.id, _said(entry.event)) for entry in log] == truth.log
+        assert [(entry.id, said(entry.event)) for entry in log] == truth.log
         assert [entry.event.terminal for entry in log[:-1]] == [False] * (len(log) - 1)
         assert log[-1].event.terminal == (truth.status in TERMINAL)
 
@@ -399,49 +365,6 @@ class CoreMachine(RuleBasedStateMachine):
     def last_pushed(self, job_id: str) -> EventId:
         self.do(self.hear())
         return self.truth[job_id].pushes[-1].after
-
-
-class _Seen(NamedTuple):
-    """What Redis holds after a step; two round trips."""
-
-    logs: dict[str, list[Stored]]
-    records: dict[str, dict[bytes, bytes]]
-    queued: set[str]
-    listed_as_open: set[str]
-    with_payload: set[str]
-    eternal_keys: list[str]
-
-    @classmethod
-    async def of(cls, redis: Redis, job_ids: list[str]) -> "_Seen":
-        async with redis.pipeline(transaction=False) as pipe:
-            pipe.keys()
-            pipe.zrange(keys.queue("api"), 0, -1)
-            pipe.zrange(keys.open_jobs("api"), 0, -1)
-            for job_id in job_ids:
-                pipe.xrange(keys.log(job_id))
-                pipe.hgetall(keys.job(job_id))
-            raw_names, queued, listed, *of_jobs = await pipe.execute()
-        names = [raw.decode() for raw in raw_names]
-        async with redis.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.ttl(name)
-            ttls = await pipe.execute()
-        return cls(
-            logs={job_id: parse_log(raw) for job_id, raw in zip(job_ids, of_jobs[::2], strict=True)},
-            records=dict(zip(job_ids, of_jobs[1::2], strict=True)),
-            queued={raw.decode() for raw in queued},
-            listed_as_open={raw.decode() for raw in listed},
-            with_payload={job_id for job_id in job_ids if keys.arq_job(job_id) in names},
-            eternal_keys=[name for name, ttl in zip(names, ttls, strict=True) if ttl == -1],
-        )
-
-
-def _said(event: Any) -> str:
-    """An entry as `Truth` has it."""
-    if isinstance(event, Token):
-        return event.text
-    kind = type(event).__name__.lower()
-    return {"error": "failed"}.get(kind, kind)
 
 
 def test_the_core_keeps_its_promises_whatever_its_workers_do_in_whatever_order(redis_server: RedisServer) -> None:
