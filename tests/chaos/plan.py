@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple, TypeVar, get_args
 
 Kind = Literal[
     "worker SIGKILL", "worker SIGTERM", "worker SIGSTOP", "web SIGKILL", "web SIGTERM", "Redis SIGKILL", "sockets of readers",
-    "sockets of Redis",
+    "sockets of Redis", "sockets of upstream",
 ]  # fmt: skip
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 

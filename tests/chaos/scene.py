@@ -141,7 +141,8 @@ class Scene:
         self.store = JobStore(self.client, EventLog(self.client, options))
         self.http = await self._exits.enter_async_context(_http_client())
         self.wires = [await self._exits.enter_async_context(Wire(port)) for port in self._ports]
-        env = self._environment(await self._upstream())
+        self.upstream_wire = await self._exits.enter_async_context(Wire(await self._upstream()))
+        env = self._environment(f"{self.upstream_wire.url}/v1")
         self.webs = [
             self._enter(f"web-{i}", (*_LASTEVENT, "web", "--port", str(port)), env) for i, port in enumerate(self._ports)
         ]
@@ -155,18 +156,18 @@ class Scene:
         self._exits.push_async_callback(actor.leave)
         return actor
 
-    async def _upstream(self) -> str:
-        """Its URL. The one process that nothing strikes: what it says is the truth."""
+    async def _upstream(self) -> int:
+        """Its port. The one process that nothing strikes: what it says is the truth."""
         self._enter("upstream", (sys.executable, "-m", "tests.chaos.upstream"), _clean_environment())
         log = self.folder / "upstream.log"
         await wait_until(lambda: log.exists() and log.read_text().endswith("\n"), READY_S, "the upstream answers")
-        return log.read_text().strip()
+        return int(log.read_text())
 
     def _environment(self, upstream_url: str) -> dict[str, str]:
-        """The product's own settings, but for the lease asked for, a drain that hands over, and a limit no storm reaches."""
+        """The product's own settings, but for the lease asked for, short drains, and limits that no storm reaches."""
         changed = {
             "redis_url": self._server.url, "lanes": "api", "openai_base_url": upstream_url, "lease_s": self._plan.lease_s,
-            "drain_s": 1, "max_losses": 100, "web_drain_s": 2,
+            "drain_s": 1, "web_drain_s": 2, "max_losses": 100, "max_failures": 100, "model_tries": 20,
         }  # fmt: skip
         return _clean_environment() | {f"LASTEVENT_{name.upper()}": str(value) for name, value in changed.items()}
 

@@ -41,6 +41,9 @@ class Strikes:
         elif fault.kind == "sockets of readers":
             self._expect(fault, self._at(fault.which), _next_connection)
             self._scene.wires[fault.which].cut()
+        elif fault.kind == "sockets of upstream":
+            self._expect(fault, self._streaming(), _next_attempt)
+            self._scene.upstream_wire.cut()
         else:
             await self._sockets_of_redis(fault)
 

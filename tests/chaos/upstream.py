@@ -1,4 +1,4 @@
-"""The upstream as a process of its own, so that no fault and no busy loop of the run changes what it says: prints its URL."""
+"""The upstream as a process of its own, so that no fault and no busy loop of the run changes what it says: prints its port."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from tests.support.openai_server import OpenAIServer
 
 async def main() -> None:
     async with OpenAIServer() as server:
-        print(server.url, flush=True)
+        print(server.port, flush=True)
         await asyncio.Event().wait()
 
 

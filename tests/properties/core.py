@@ -47,27 +47,25 @@ class Truth:
 
 
 class Run:
-    """A worker at a leased job. `seen`: the log's last id when it looked."""
+    """A worker at a leased job. `seen`: the log's last id when it looked. Once it is granted a claim: the `owner` that it is,
+    and the words that it has written in that attempt, by its own account."""
 
     def __init__(self, worker: Leases, lease: Lease) -> None:
         self.worker, self.lease = worker, lease
         self.seen = START
+        self.owner: Ownership | None = None
+        self.words: list[str] = []
 
     @property
     def job_id(self) -> str:
         return self.lease.job_id
 
-
-class Attempt:
-    """A claim that was granted: `words` is what it has written so far, by its own account."""
-
-    def __init__(self, owner: Ownership) -> None:
-        self.owner = owner
-        self.words: list[str] = []
-
     @property
     def token(self) -> str:
-        return self.owner.lease.token
+        return self.lease.token
+
+    def own(self, owner: Ownership) -> None:
+        self.owner, self.words = owner, []
 
 
 class Seen(NamedTuple):

@@ -14,16 +14,7 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    MultipleResults,
-    RuleBasedStateMachine,
-    consumes,
-    invariant,
-    multiple,
-    precondition,
-    rule,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from shared import keys
@@ -37,7 +28,7 @@ from shared.job_queue import JobQueue
 from shared.push import parse_push
 from shared.redis_client import make_client, make_push_connection
 from shared.settings import Settings
-from tests.properties.core import Attempt, Run, Seen, Truth, said
+from tests.properties.core import Run, Seen, Truth, said
 from tests.support.author import DONE, MODEL, append, request
 from tests.support.redis_server import RedisServer
 from tests.support.truth import Stored, assert_contiguous
@@ -48,16 +39,17 @@ FAILED = Error("internal", "The worker failed.", True, True, Usage(), Timing())
 FAILURE = AttemptEnd(Usage(), JobFailure("connection", "The provider hung up.", True))
 LEASE_S = 60
 """Never lapses by itself within an example."""
-JOBS = 2
+STEPS = (
+    *("submit", "cancel", "erase", "close", "lapse", "fail over", "restart", "stay up", "renew", "end", "try again"),
+    *("hand over", "give back", "let go", "stay up", "submit", "take", "take", "take", *["go on"] * 8),
+)
+OPEN_JOBS, JOBS = 2, 6
+"""Few, so that the two workers meet at them; a new one when another has ended."""
 
 Answer = TypeVar("Answer")
 
 
 class CoreMachine(RuleBasedStateMachine):
-    jobs: Bundle[str] = Bundle("jobs")
-    runs: Bundle[Run] = Bundle("runs")
-    attempts: Bundle[Attempt] = Bundle("attempts")
-
     def __init__(self, url: str) -> None:
         super().__init__()
         options = Settings(redis_url=url, lanes=("api",), lease_s=LEASE_S, _env_file=None)  # type: ignore[arg-type,call-arg]
@@ -67,6 +59,7 @@ class CoreMachine(RuleBasedStateMachine):
         self.queue = JobQueue(self.redis, options)
         self.workers = [self.worker(options, name) for name in ("first", "second", "last")]
         self.truth: dict[str, Truth] = {}
+        self.runs: list[Run] = []
         self.ear = make_push_connection(self.redis)
         self.do(self.redis.flushdb())
         self.do(self.ear.connect())  # type: ignore[no-untyped-call]
@@ -80,16 +73,47 @@ class CoreMachine(RuleBasedStateMachine):
     def do(self, call: Coroutine[Any, Any, Answer]) -> Answer:
         return self.runner.run(call)
 
+    # Every step is one rule: hypothesis leaves rules out by chance, and two workers that meet at a job need all of them.
+
+    @rule(step=st.sampled_from(STEPS), which=st.integers(0, 3), flag=st.booleans(), other=st.booleans())
+    def any_step(self, step: str, which: int, flag: bool, other: bool) -> None:
+        """`which` job or run, counted from the newest; half of the time one that matters: of an open job."""
+        job_id = list(self.truth)[-1 - which % len(self.truth)]
+        runs = [run for run in self.runs if other or self.truth[run.job_id].is_open]
+        run = runs[-1 - which % len(runs)] if runs else None
+        if step == "take":
+            self.take(which % 2, lapsed=flag, claims=other)
+        elif step == "renew":
+            self.renew(which % 2)
+        elif step in ("cancel", "erase", "close"):
+            self.end_from_outside(job_id, f"{step} as seen" if flag and step == "close" else step)
+        elif step in ("lapse", "fail over", "restart", "stay up"):
+            self.pass_time(job_id, step)
+        elif step == "submit":
+            self.submit_another()
+        elif run is not None:
+            self.work(run, step, which, flag)
+
+    def work(self, run: Run, step: str, again: int, flag: bool) -> None:
+        if step == "go on":
+            self.go_on(run, looks_again=flag, again=again)
+        elif step == "try again":
+            self.try_again(run, lost_reply=flag)
+        elif step == "end":
+            self.end(run, DONE if flag else FAILED)
+        else:
+            self.leave(run, step)
+
     # --- callers -----------------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: len(self.truth) < JOBS)
-    @rule(target=jobs)
-    def submit(self) -> str:
-        job_id = self.do(self.queue.submit(request(), MODEL)).job_id
-        self.truth[job_id] = Truth()
-        return job_id
+    def submit_another(self) -> None:
+        if sum(truth.is_open for truth in self.truth.values()) < OPEN_JOBS and len(self.truth) < JOBS:
+            self.submit()
 
-    @rule(job_id=jobs, how=st.sampled_from(["cancel", "cancel", "cancel", "erase", "close", "close as seen"]))
+    @initialize()
+    def submit(self) -> None:
+        self.truth[self.do(self.queue.submit(request(), MODEL)).job_id] = Truth()
+
     def end_from_outside(self, job_id: str, how: str) -> None:
         if how.startswith("close"):
             self.close(job_id, seen=how.endswith("seen"))
@@ -128,20 +152,25 @@ class CoreMachine(RuleBasedStateMachine):
 
     # --- time, and Redis ---------------------------------------------------------------------------------------------
 
-    @rule(job_id=jobs)
+    def pass_time(self, job_id: str, how: str) -> None:
+        if how == "lapse":
+            self.lapse(job_id)
+        elif how == "fail over":
+            self.fail_over(job_id)
+        else:
+            self.look_at_the_primary(restarted=how == "restart")
+
     def lapse(self, job_id: str) -> None:
         """Whoever leases the job has not renewed for a lease: the key has expired, the queue entry is due."""
         self.do(self.redis.delete(keys.arq_in_progress(job_id)))
         self.do(self.redis.zadd(keys.queue("api"), {job_id: 1}, xx=True))
 
-    @rule(restarted=st.booleans())
     def look_at_the_primary(self, restarted: bool) -> None:
         """Another replication id, under which owners get one lease to say that they live; or one that was up for longer."""
         self.do(self.workers[0]._renew())
         field, value = ("replid", "another") if restarted else ("since", "0")
         self.do(self.redis.hset(keys.PRIMARY, field, value))  # type: ignore[arg-type]  # redis-py types both
 
-    @rule(job_id=jobs)
     def fail_over(self, job_id: str) -> None:
         """The last claim was made on another primary: the next attempt's number jumps."""
         if self.do(self.record(job_id)):
@@ -149,51 +178,54 @@ class CoreMachine(RuleBasedStateMachine):
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
-    @rule(target=runs, i=st.integers(0, 1))
-    def take(self, i: int) -> MultipleResults[Run]:
-        return self.taken_by(self.workers[i])
-
-    @rule(target=runs, i=st.integers(0, 1))
-    def take_what_lapsed(self, i: int) -> MultipleResults[Run]:
-        for job_id in self.truth:
+    def take(self, i: int, *, lapsed: bool, claims: bool) -> None:
+        """`lapsed`: the other worker has not renewed for a lease."""
+        for job_id in self.truth if lapsed else ():
             self.lapse(job_id)
-        return self.taken_by(self.workers[i])
+        runs = self.taken_by(self.workers[i])
+        for run in runs if claims else ():
+            self.claim(run)
+        self.runs += runs
 
-    def taken_by(self, worker: Leases) -> MultipleResults[Run]:
+    def taken_by(self, worker: Leases) -> list[Run]:
         before = {job_id: self.do(self.lease_of(job_id)) for job_id in self.truth}
         runs = [Run(worker, lease) for lease, _ in self.do(worker.take(10))]
+        runs.sort(key=lambda run: list(self.truth).index(run.job_id))  # ids are random, and examples must be repeatable
         for run in runs:
             assert before[run.job_id] is None, "leased to one at a time"
             assert self.truth[run.job_id].is_open
             run.seen = self.truth[run.job_id].last
-        return multiple(*runs)
+        return runs
 
-    @rule(target=attempts, run=runs, looks_again=st.booleans())
-    def claim(self, run: Run, looks_again: bool) -> MultipleResults[Attempt]:
-        if looks_again:
-            run.seen = self.do(self.log.last_ids([run.job_id]))[0] or START
+    def go_on(self, run: Run, *, looks_again: bool, again: int) -> None:
+        """The next step of its work, however long after the one before."""
+        if run.owner is None:
+            if looks_again:
+                run.seen = self.do(self.log.last_ids([run.job_id]))[0] or START
+            self.claim(run)
+        else:
+            self.append(run, run.owner, again)
+
+    def claim(self, run: Run) -> None:
         truth, expected = self.truth[run.job_id], self.do(self.claim_of(run))
         answer = self.do(self.log.claim(run.lease, "worker", MODEL.id, run.seen, reset=False))
         if isinstance(answer, ClaimRefused):
             assert answer.why == expected
-            return multiple()
-        assert expected in ("granted", "again")
-        if expected == "again":
-            assert answer.attempt == truth.last.attempt
-            return multiple()
+            return
+        assert expected == "granted"
         assert answer.attempt > truth.last.attempt
         truth.log.append((EventId(answer.attempt, 0), "started"))
-        truth.status, truth.owner = "running", run.lease.token
-        return multiple(Attempt(answer))
+        truth.status, truth.owner = "running", run.token
+        run.own(answer)
+        repeated = self.do(self.log.claim(run.lease, "worker", MODEL.id, run.seen, reset=False))
+        assert repeated == answer, "the same call again, after a lost reply"
 
     async def claim_of(self, run: Run) -> str:
         """What a claim must be answered, by the truth and by what Redis holds of leases."""
         truth, record = self.truth[run.job_id], await self.record(run.job_id)
         if not truth.is_open:
             return "ended" if truth.status else "gone"
-        if truth.owner == run.lease.token:
-            return "again"
-        if await self.lease_of(run.job_id) != run.lease.token:
+        if await self.lease_of(run.job_id) != run.token:
             return "lost"
         if truth.cancelled:
             return "cancelled"
@@ -202,55 +234,55 @@ class CoreMachine(RuleBasedStateMachine):
         waits = truth.owner is not None and b"handover" not in record and not await self.primary_is_old()
         return "wait" if waits else "granted"
 
-    @rule(attempt=attempts, again=st.integers(0, 2), more=st.integers(1, 2))
-    def append(self, attempt: Attempt, again: int, more: int) -> None:
-        """Offers the newest of what it wrote again, as after a lost reply, and more."""
-        truth, written = self.truth[attempt.owner.job_id], len(attempt.words)
+    def append(self, run: Run, owner: Ownership, again: int) -> None:
+        """Offers the newest of what it wrote again, as after a lost reply, and two more."""
+        truth, written = self.truth[run.job_id], len(run.words)
         first = max(0, written - again)
-        new = [f"{attempt.token} {i}" for i in range(written, written + more)]
-        words = attempt.words[first:] + new
-        call = append(self.redis, attempt.owner, first + 1, *map(Token, words))
-        if self.writes(attempt, call):
-            attempt.words += new
+        new = [f"{run.token} {i}" for i in range(written, written + 2)]
+        words = run.words[first:] + new
+        if self.writes(run, append(self.redis, owner, first + 1, *map(Token, words))):
+            run.words += new
             for word in new:
                 truth.log.append((truth.last.next(), word))
 
-    @rule(attempt=attempts, lost_reply=st.booleans())
-    def try_again(self, attempt: Attempt, lost_reply: bool) -> None:
+    def try_again(self, run: Run, *, lost_reply: bool) -> None:
         """The owner's own next attempt, after a failure of its provider; asked for twice, it is granted once."""
-        truth, seen = self.truth[attempt.owner.job_id], EventId(attempt.owner.attempt, len(attempt.words))
+        owner, truth = run.owner, self.truth[run.job_id]
+        if owner is None:
+            return
+        seen = EventId(owner.attempt, len(run.words))
         granted: list[Ownership | None] = []
 
         async def ask() -> None:
             for _ in range(1 + lost_reply):
-                call = self.log.again(attempt.owner, seen, "worker", MODEL.id, "retry", reset=False, before=FAILURE)
+                call = self.log.again(owner, seen, "worker", MODEL.id, "retry", reset=False, before=FAILURE)
                 granted.append(await call)
 
-        if not self.writes(attempt, ask()):
+        if not self.writes(run, ask()):
             return
         assert [owner is None for owner in granted] == [truth.cancelled] * len(granted)
-        if (owner := granted[0]) is not None:
-            assert granted == [owner] * len(granted)
-            assert owner.attempt > truth.last.attempt
-            truth.log.append((EventId(owner.attempt, 0), "started"))
-            attempt.owner, attempt.words = owner, []
+        if (next_one := granted[0]) is not None:
+            assert granted == [next_one] * len(granted)
+            assert next_one.attempt > truth.last.attempt
+            truth.log.append((EventId(next_one.attempt, 0), "started"))
+            run.own(next_one)
 
-    @rule(attempt=attempts, event=st.sampled_from([DONE, FAILED]))
-    def end(self, attempt: Attempt, event: Terminal) -> None:
+    def end(self, run: Run, event: Terminal) -> None:
         """An end that is repeated after a lost reply is answered as the first one was."""
-        truth = self.truth[attempt.owner.job_id]
-        record = self.do(self.record(attempt.owner.job_id))
-        call = self.log.end(attempt.owner, len(attempt.words) + 1, event, {})
-        if record.get(b"ended_by") == attempt.token.encode():
+        if run.owner is None:
+            return
+        truth, record = self.truth[run.job_id], self.do(self.record(run.job_id))
+        call = self.log.end(run.owner, len(run.words) + 1, event, {})
+        if record.get(b"ended_by") == run.token.encode():
             self.do(call)
-        elif self.writes(attempt, call):
+        elif self.writes(run, call):
             truth.end("done" if isinstance(event, Done) else "failed")
 
-    def writes(self, attempt: Attempt, call: Coroutine[Any, Any, None]) -> bool:
+    def writes(self, run: Run, call: Coroutine[Any, Any, None]) -> bool:
         """Runs a write: taken from the newest owner of an open job, and from no other (protocol P5)."""
-        truth = self.truth[attempt.owner.job_id]
+        truth = self.truth[run.job_id]
         refusal: type[LogRefused] | None = None
-        if truth.owner != attempt.token:
+        if truth.owner != run.token:
             refusal = LogErased if truth.status is None else AlreadyEnded if truth.status in TERMINAL else Superseded
         if refusal is None:
             self.do(call)
@@ -259,7 +291,6 @@ class CoreMachine(RuleBasedStateMachine):
             self.do(call)
         return False
 
-    @rule(i=st.integers(0, 1))
     def renew(self, i: int) -> None:
         """Whom the record or the lease names keeps its jobs; nobody else gets one back."""
         held = list(self.workers[i]._held.values())
@@ -270,7 +301,6 @@ class CoreMachine(RuleBasedStateMachine):
             keeps = truth.is_open and lease.token in (truth.owner, was)
             assert self.do(self.lease_of(lease.job_id)) == (lease.token if keeps else was)
 
-    @rule(run=consumes(runs), how=st.sampled_from(["hand over", "give back", "let go"]))
     def leave(self, run: Run, how: str) -> None:
         """To the next worker at once; to whoever looks; as after an end, its own or another's."""
         if how == "let go":
@@ -278,7 +308,7 @@ class CoreMachine(RuleBasedStateMachine):
         else:
             self.do(run.worker.give_back(run.lease, handover=how == "hand over"))
         truth = self.truth[run.job_id]
-        if how == "hand over" and truth.owner == run.lease.token:
+        if how == "hand over" and truth.owner == run.token:
             truth.owner = None
 
     # --- what always holds -------------------------------------------------------------------------------------------
@@ -329,9 +359,9 @@ class CoreMachine(RuleBasedStateMachine):
         self.look_at_the_primary(restarted=False)
         for job_id in self.truth:
             self.lapse(job_id)
-        for run in self.taken_by(self.workers[2]).values:
-            for attempt in self.claim(run, looks_again=True).values:
-                self.end(attempt, DONE)
+        for run in self.taken_by(self.workers[2]):
+            self.claim(run)
+            self.end(run, DONE)
             if self.truth[run.job_id].is_open:
                 assert self.truth[run.job_id].cancelled
                 self.close(run.job_id, seen=True)
