@@ -135,7 +135,7 @@ class Scene:
         self.redis = self._enter("redis", self._server.command(), _clean_environment())
         async with asyncio.timeout(READY_S):
             await self.redis_is_up()
-        options = Settings(redis_url=self._server.url, lanes=("api",), _env_file=None)  # type: ignore[arg-type,call-arg]
+        options = Settings(redis_url=self._server.url, lanes=("api",), _env_file=None)
         self.client: Redis = make_client(options)
         self._exits.push_async_callback(self.client.aclose)
         self.store = JobStore(self.client, EventLog(self.client, options))

@@ -100,7 +100,7 @@ async def test_no_path_query_or_header_breaks_the_server(
     method, path = call
     known = (await job_queue.submit(request(), MODEL)).job_id
     url = path.format(known if job_id == "known" else job_id)
-    raw = {name: value.encode() for name, value in sent.items()}
+    raw = [(name.encode(), value.encode()) for name, value in sent.items()]
     try:
         answer = await client.send(client.build_request(method, url, params=query, headers=raw), stream=True)
     except (httpx2.InvalidURL, httpx2.LocalProtocolError):  # not even the client sends this

@@ -92,10 +92,9 @@ async def test_a_reader_that_does_not_read_holds_up_no_stop(stack: Stack) -> Non
     web = stack.processes.start("web", "--port", str(stack.processes.port), web_drain_s=WEB_DRAIN_S)
     stack.worker()
     await stack.processes.ready()
-    job_id = await stack.submit(250, 50)
-    long = await stack.submit(40_000, 0)
-    reading = stack.read(job_id)
+    long = await stack.submit(12_000, 0)
     await stack.read(long).to_the_end()
+    reading = stack.read(await stack.submit(250, 50))
     with socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect(("127.0.0.1", stack.processes.port))
