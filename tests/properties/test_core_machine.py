@@ -207,7 +207,7 @@ class CoreMachine(RuleBasedStateMachine):
                 run.seen = self.do(self.log.last_ids([run.job_id]))[0] or START
             self.claim(run)
         else:
-            self.append(run, run.owner, again)
+            self.append(run, run.owner, again, 1 + looks_again)
 
     def claim(self, run: Run) -> None:
         truth, expected = self.truth[run.job_id], self.do(self.claim_of(run))
@@ -237,13 +237,14 @@ class CoreMachine(RuleBasedStateMachine):
         waits = truth.owner is not None and b"handover" not in record and not await self.primary_is_old()
         return "wait" if waits else "granted"
 
-    def append(self, run: Run, owner: Ownership, again: int) -> None:
-        """Offers the newest of what it wrote again, as after a lost reply, and two more."""
+    def append(self, run: Run, owner: Ownership, again: int, more: int) -> None:
+        """Offers the newest of what it wrote again, as after a lost reply, and some more; then all of it once again."""
         truth, written = self.truth[run.job_id], len(run.words)
         first = max(0, written - again)
-        new = [f"{run.token} {i}" for i in range(written, written + 2)]
+        new = [f"{run.token} {i}" for i in range(written, written + more)]
         words = run.words[first:] + new
         if self.writes(run, append(self.redis, owner, first + 1, *map(Token, words))):
+            self.do(append(self.redis, owner, first + 1, *map(Token, words)))
             run.words += new
             for word in new:
                 truth.log.append((truth.last.next(), word))
@@ -345,6 +346,7 @@ class CoreMachine(RuleBasedStateMachine):
         cursor = QUEUED
         for push in truth.pushes:
             assert push.before == cursor, "a push that begins elsewhere"
+            assert push.n > 0
             cursor = push.after
         assert cursor == truth.last
         assert sum(push.n for push in truth.pushes) == len(truth.log) - 1
