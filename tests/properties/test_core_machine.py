@@ -85,7 +85,7 @@ class CoreMachine(RuleBasedStateMachine):
         runs = [run for run in self.runs if other or self.truth[run.job_id].is_open]
         run = runs[-1 - which % len(runs)] if runs else None
         if step == "take":
-            self.take(which % 2, lapsed=flag, claims=other)
+            self.take(which % 2, lapsed=flag, claims=other, wakes=which > 1)
         elif step == "renew":
             self.renew(which % 2)
         elif step in ("cancel", "erase", "close"):
@@ -181,11 +181,15 @@ class CoreMachine(RuleBasedStateMachine):
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
-    def take(self, i: int, *, lapsed: bool, claims: bool) -> None:
-        """`lapsed`: the other worker has not renewed for a lease."""
+    def take(self, i: int, *, lapsed: bool, claims: bool, wakes: bool) -> None:
+        """`lapsed`: the other worker has not renewed for a lease. `wakes`: it writes on before this one has claimed."""
         for job_id in self.truth if lapsed else ():
             self.lapse(job_id)
         runs = self.taken_by(self.workers[i])
+        taken = [run.job_id for run in runs]
+        for owner in [run for run in self.runs if run.job_id in taken and run.token == self.truth[run.job_id].owner]:
+            if wakes:
+                self.go_on(owner, looks_again=False, again=0)
         for run in runs if claims else ():
             self.claim(run)
         self.runs += runs
