@@ -10,7 +10,7 @@ PYTEST  := $(BIN)/python -m pytest -n 2 --dist loadgroup
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check bench clean
+.PHONY: help setup demo run test check bench chaos clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ check: setup  ## all that CI runs: lint, format, types, layers, tests
 
 bench: $(STAMP)  ## what is fast, and against what, in one run
 	@$(BIN)/python -m bench
+
+chaos: $(STAMP)  ## strikes everything for SECONDS (300) with a SEED, and compares every text with the truth
+	@$(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 clean:  ## removes .venv and all caches; your data and the converted model stay
 	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -29,6 +29,7 @@ from shared.ids import START, EventId
 from shared.push import Push, parse_push
 from shared.redis_client import UNREACHABLE, make_push_connection
 from shared.settings import Settings
+from web.replay import at_once, send_page
 from web.sse import REWIND, Frame, merged, reconnect, split_frames
 from web.subscriber import State, Subscriber
 from web.tail import Tail
@@ -36,8 +37,6 @@ from web.tail import Tail
 log = structlog.get_logger()
 
 _TICK_S: Final = 1.0
-_CHUNK: Final = 256 * 1024
-"""Bytes of history in one write: large enough to be few, small enough that a slow reader holds little."""
 
 
 class Hub:
@@ -253,21 +252,23 @@ class Hub:
 
     async def _replay(self, subscriber: Subscriber, tail: Tail) -> None:
         """Sends history from the log until the reader has reached the tail, or the terminal event."""
+        count = PAGE
         while subscriber.state is State.REPLAYING:
             if self._draining:
                 subscriber.end(reconnect("draining"), asyncio.get_running_loop().time())
                 return
-            page = await self._read(subscriber)
+            page, more = await self._read(subscriber, count)
+            count = min(PAGE, 2 * max(1, len(page)))  # of what fitted, so that little is read in vain
             if subscriber.state is not State.REPLAYING:
                 return
             if page and page[-1].event.terminal:
-                await self._send_page(subscriber, page[:-1])
+                await send_page(subscriber, page[:-1], self._settings.frame_limit)
                 subscriber.cursor = page[-1].id
                 if subscriber.state is State.REPLAYING:
                     subscriber.end(Frame(page[-1].id, to_data(page[-1].event)).encode(), asyncio.get_running_loop().time())
                 return
-            await self._send_page(subscriber, page)
-            if len(page) == PAGE:
+            await send_page(subscriber, page, self._settings.frame_limit)
+            if more:
                 continue
             if not page and not self._joins(subscriber, tail):
                 # The log lacks what was pushed: it was erased, or lost a tail. What it holds counts, and `_check_logs` tells.
@@ -281,27 +282,14 @@ class Hub:
         last = tail.last
         return last is None or subscriber.cursor >= last or tail.after(subscriber.cursor) is not None
 
-    async def _read(self, subscriber: Subscriber) -> list[Entry]:
+    async def _read(self, subscriber: Subscriber, count: int) -> tuple[list[Entry], bool]:
+        """What comes next and makes one write, and whether the log may hold more."""
         try:
-            return await self._log.read(subscriber.job_id, subscriber.cursor, PAGE)
+            entries = await self._log.read(subscriber.job_id, subscriber.cursor, count)
         except UNREACHABLE as error:
             raise RedisUnavailable("Redis is away.") from error
-
-    async def _send_page(self, subscriber: Subscriber, page: list[Entry]) -> None:
-        frames = (Frame(entry.id, to_data(entry.event)) for entry in page)
-        size = 0
-        chunk: list[bytes] = []
-        loop = asyncio.get_running_loop()
-        for frame in merged(frames, self._settings.frame_limit) if subscriber.merge else frames:
-            encoded = frame.encode()
-            if chunk and size + len(encoded) > _CHUNK:
-                await subscriber.write_slowly(b"".join(chunk), loop.time())
-                size, chunk = 0, []
-            chunk.append(encoded)
-            size += len(encoded)
-            subscriber.cursor = frame.id
-        if chunk:
-            await subscriber.write_slowly(b"".join(chunk), loop.time())
+        page = at_once(entries)
+        return page, len(page) < len(entries) or len(entries) == count
 
     def _spawn_replay(self, subscriber: Subscriber, tail: Tail) -> None:
         subscriber.task = self._spawn(self._replay_alone(subscriber, tail))

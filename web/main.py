@@ -28,7 +28,7 @@ from web.guard import LoopbackGuard
 from web.hub import Hub
 from web.metrics import Metrics, metrics
 from web.openapi import openapi
-from web.server import StreamProtocol, StreamServer, bind
+from web.server import StreamProtocol, StreamServer, bind, raise_file_limit
 
 log = structlog.get_logger()
 
@@ -46,6 +46,7 @@ def run(settings: Settings) -> None:
 
 async def serve(settings: Settings) -> None:
     check_host(settings)
+    raise_file_limit()
     sock = bind(settings.host, settings.port)
     redis = make_client(settings)
     try:

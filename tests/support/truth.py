@@ -1,5 +1,6 @@
 """What must be true of a stored log and of what readers hold, against what the upstream is known to have said."""
 
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -24,7 +25,11 @@ class Stored(NamedTuple):
 
 async def stored_log(redis: Redis, job_id: str) -> list[Stored]:
     """The raw log, by XRANGE: no cache, no page, no fold."""
-    raw = await redis.xrange(keys.log(job_id))
+    return parse_log(await redis.xrange(keys.log(job_id)))
+
+
+def parse_log(raw: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Stored]:
+    """What XRANGE answers."""
     return [Stored(EventId.from_redis(entry_id), from_fields(fields)) for entry_id, fields in raw]
 
 
@@ -34,9 +39,14 @@ def starts(log: list[Stored]) -> list[Started]:
 
 
 def assert_sound(log: list[Stored]) -> None:
-    """Protocol 3: it opens with `queued`, each attempt with `N-0` and without a hole, and one terminal event ends it."""
-    assert log[0].id == EventId(0, 1)
+    """Protocol 3: without a hole, and one terminal event ends it."""
+    assert_contiguous(log)
     assert [entry.event.terminal for entry in log] == [False] * (len(log) - 1) + [True], "one terminal event, the last"
+
+
+def assert_contiguous(log: list[Stored]) -> None:
+    """Protocol 3: it opens with `queued`, and each attempt, of a higher number than the last, with `N-0`; no hole in it."""
+    assert log[0].id == EventId(0, 1)
     for before, entry in pairwise(log):
         if isinstance(entry.event, Started):
             assert entry.id == EventId(entry.event.attempt, 0)

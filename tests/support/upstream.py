@@ -91,8 +91,13 @@ class ScriptedUpstream(ABC):
         self._answering: set[asyncio.Task[None]] = set()
 
     @property
+    def port(self) -> int:
+        port: int = self._socket.getsockname()[1]
+        return port
+
+    @property
     def origin(self) -> str:
-        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        return f"http://127.0.0.1:{self.port}"
 
     @abstractmethod
     def answer(self) -> list[Step]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import time
 
 import httpx2
@@ -84,6 +85,31 @@ async def test_told_to_stop_it_sends_its_readers_away_and_exits_within_its_drain
     for reading in readings:
         await reading.to_the_end()
         reading.assert_whole(counted_text(250))
+
+
+async def test_a_reader_that_does_not_read_holds_up_no_stop(stack: Stack) -> None:
+    """Nothing can be said to it; the others get their `reconnect`, and the process exits within its drain all the same."""
+    web = stack.processes.start("web", "--port", str(stack.processes.port), web_drain_s=1)
+    stack.worker()
+    await stack.processes.ready()
+    long = await stack.submit(12_000, 0)
+    await stack.read(long).to_the_end()
+    reading = stack.read(await stack.submit(150, 50))
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", stack.processes.port))
+        deaf.sendall(f"GET /v1/jobs/{long}/events?merge=0 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        await reading.until_words(5)
+
+        stopped_at = time.monotonic()
+        web.terminate()
+        assert (await reading.until_next("reconnect", stopped_at)).frame["reason"] == "draining"
+        assert await asyncio.to_thread(web.wait, 15) in (0, -signal.SIGTERM)
+        figure("exit of a web process with a deaf reader, after SIGTERM", time.monotonic() - stopped_at, 2.5)
+
+    stack.processes.web()
+    await reading.to_the_end()
+    reading.assert_whole(counted_text(150))
 
 
 async def _refuses_or_drains(stack: Stack) -> bool:

@@ -31,11 +31,14 @@ class FakeLog:
         self.words: list[str] = []
         self.ended = False
         self.reads = 0
+        self.most = 0
+        """Entries that a read asked for, the last time."""
         self.gate = asyncio.Event()
         self.gate.set()
 
     async def read(self, _job_id: str, after: EventId, count: int) -> list[Entry]:
         self.reads += 1
+        self.most = count
         await self.gate.wait()
         entries = [Entry(EventId(1, n), {b"t": word.encode()}) for n, word in enumerate(self.words, 1)]
         if self.ended:
@@ -214,6 +217,15 @@ async def test_one_that_fell_behind_the_tail_reads_the_log(hub: Hub, log: FakeLo
     await wait_until(lambda: reader.cursor == EventId(1, 10) and reader.takes_pushes)
     assert wire.ids == [f"1-{n}" for n in range(1, 11)]
     assert log.reads > 1
+
+
+async def test_of_large_entries_no_more_is_read_at_once_than_is_written_at_once(hub: Hub, log: FakeLog, follow: Follow) -> None:
+    """A reader may hang there, and a thousand of them are megabytes; but none of them is left out."""
+    log.words = ["x" * 30_000] * 50
+    reader, wire = await follow(merge=False)
+    assert wire.ids == [f"1-{n}" for n in range(1, 51)]
+    assert log.most == 4, "two fit into one write"
+    assert reader.takes_pushes
 
 
 async def test_the_terminal_push_completes_the_response(hub: Hub, log: FakeLog, follow: Follow) -> None:

@@ -1,0 +1,42 @@
+"""A page of history on its way to one reader."""
+
+import asyncio
+from typing import Final
+
+from shared.event_log import Entry
+from shared.events import to_data
+from web.sse import Frame, merged
+from web.subscriber import Subscriber
+
+_CHUNK: Final = 64 * 1024
+"""Bytes of history read and written at once: large enough to be few, small enough that a reader that hangs holds little. A
+thousand ordinary tokens are less."""
+
+
+def at_once(entries: list[Entry]) -> list[Entry]:
+    """Those that make one write: at least one. The rest is read again, for a reader may hang here for half a minute, and a
+    page of large entries is megabytes."""
+    size = 0
+    for i, entry in enumerate(entries):
+        size += sum(map(len, entry.fields.values()))
+        if i and size > _CHUNK:
+            return entries[:i]
+    return entries
+
+
+async def send_page(subscriber: Subscriber, page: list[Entry], frame_limit: int) -> None:
+    """Sends the entries, merged where the reader wants that, and waits for room in between."""
+    frames = (Frame(entry.id, to_data(entry.event)) for entry in page)
+    size = 0
+    chunk: list[bytes] = []
+    loop = asyncio.get_running_loop()
+    for frame in merged(frames, frame_limit) if subscriber.merge else frames:
+        encoded = frame.encode()
+        if chunk and size + len(encoded) > _CHUNK:
+            await subscriber.write_slowly(b"".join(chunk), loop.time())
+            size, chunk = 0, []
+        chunk.append(encoded)
+        size += len(encoded)
+        subscriber.cursor = frame.id
+    if chunk:
+        await subscriber.write_slowly(b"".join(chunk), loop.time())
