@@ -26,7 +26,7 @@ from shared.events import (
 )
 from shared.fold import AttemptEnd, Fold
 from shared.ids import START, EventId, is_job_id
-from shared.job import TERMINAL, Status
+from shared.job import TERMINAL, Solitude, Status
 from shared.redis_client import Arg, scripts
 from shared.settings import Lane, Settings
 
@@ -148,12 +148,22 @@ class EventLog:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     async def claim(
-        self, lease: Lease, worker: str, model: str, seen: EventId, *, reset: bool, before: AttemptEnd | None = None
+        self,
+        lease: Lease,
+        worker: str,
+        model: str,
+        seen: EventId,
+        *,
+        reset: bool,
+        before: AttemptEnd | None = None,
+        solitude: Solitude | None = None,
+        beside: str | None = None,
     ) -> Ownership | ClaimRefused:
         """Makes the holder of a lease the owner of the job's next attempt and writes `N-0` (protocol 3).
 
         `seen` is the log's last id as the caller read it: when the log has moved on since, nothing is claimed. `before` is how
-        the attempt before it ended, where that is not in the log yet.
+        the attempt before it ended, where that is not in the log yet. `beside` is the job that runs alone no more once this
+        one runs too.
         """
         answer = await scripts.run(
             self._redis,
@@ -168,12 +178,23 @@ class EventLog:
                 int(reset),
                 _json_rest(model=model, worker=worker),
                 _private_of_start(before),
+                solitude or "",
+                beside or "",
             ],
         )
         word = answer[0].decode()
         if word == "ok":
             return Ownership(lease=lease, attempt=int(answer[1]), reason=answer[2].decode())
         return ClaimRefused(word, int(answer[1]) if word == "wait" else 0)
+
+    async def note_solitude(self, owner: Ownership, solitude: Solitude | None) -> None:
+        """Says anew how the worker has the job, where that has changed since its claim.
+
+        Raises:
+            LogRefused: it is not ours to run any more.
+        """
+        answer = await scripts.run(self._redis, "solitude", [keys.job(owner.job_id)], [owner.lease.token, solitude or ""])
+        check_answer(answer, owner.job_id)
 
     async def again(
         self, owner: Ownership, seen: EventId, worker: str, model: str, reason: StartReason, *, reset: bool, before: AttemptEnd

@@ -14,6 +14,9 @@ Status = Literal["queued", "running", "done", "failed", "cancelled"]
 OPEN: Final[frozenset[Status]] = frozenset({"queued", "running"})
 TERMINAL: Final[frozenset[Status]] = frozenset({"done", "failed", "cancelled"})
 
+Solitude = Literal["alone", "waits"]
+"""How a job's worker has it: `alone`: it runs no other; `waits`: it does not run it yet, so that it can run alone."""
+
 TRANSITIONS: Final[dict[tuple[Status, str], Status]] = {
     # (status, event that the log takes) → status. What is not here, no script writes.
     ("queued", "started"): "running",

@@ -12,7 +12,7 @@ from shared.event_log import PAGE, EventLog, entries_of
 from shared.events import Timing
 from shared.fold import AttemptEnd, Fold
 from shared.ids import is_job_id
-from shared.job import OPEN, Job, JobRequest, Status
+from shared.job import OPEN, Job, JobRequest, Solitude, Status
 from shared.settings import Lane
 
 PAGE_DEFAULT: Final = 20
@@ -41,6 +41,11 @@ class Record(msgspec.Struct, frozen=True):
     """How the attempt before that fallback ended."""
     cancel_asked: bool = False
     losses: int = 0
+    """Workers that died while they ran it, as far as claims have counted them."""
+    lost_alone: int = 0
+    """Those of them that ran no other job."""
+    solitude: Solitude | None = None
+    """How the worker of its newest claim has it, or had it when it died; None: it runs among others."""
 
     def request(self) -> JobRequest:
         """The request as it was accepted; it was validated then, and a newer release still reads it."""
@@ -205,4 +210,6 @@ def _parse_record(job_id: str, raw: Mapping[bytes, bytes]) -> Record:
         before=msgspec.json.decode(raw[b"before"], type=AttemptEnd) if b"before" in raw else None,
         cancel_asked=b"cancel" in raw,
         losses=int(raw.get(b"losses", 0)),
+        lost_alone=int(raw.get(b"lost_alone", 0)),
+        solitude=cast(Solitude, raw[b"solitude"].decode()) if b"solitude" in raw else None,
     )

@@ -27,7 +27,8 @@ from shared.settings import Settings
 OLDEST_REDIS: Final = (7, 0)
 
 ScriptName = Literal[
-    "submit", "take", "claim", "append", "again", "move", "end", "close_job", "renew", "release", "cancel", "erase",
+    "submit", "take", "claim", "solitude", "append", "again", "move", "end", "close_job", "renew", "release", "cancel",
+    "erase",
 ]  # fmt: skip
 Arg = str | bytes | int
 

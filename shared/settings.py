@@ -71,7 +71,11 @@ class Settings(BaseSettings):
     drain_s: float = Field(20.0, ge=0, le=3600)
     """What a stopping worker gives its running jobs before it hands them over."""
     max_losses: int = Field(3, ge=1, le=100)
-    """Workers a job may lose before it ends as `attempts_exhausted`: beyond that the job is likely the killer."""
+    """Workers a job may lose before it ends as `attempts_exhausted`, one of them while it ran alone: then it is the killer. One
+    that never ran alone may be another's victim, and may lose three times as many."""
+    alone_after_losses: int = Field(2, ge=1, le=100)
+    """A job that lost so many workers runs alone until it is past where it was lost. Not after the first loss: that is mostly
+    a deploy or a lost machine, whose jobs, run one after the other, would all wait for a killer that is not there."""
     reap_s: float = Field(5.0, ge=0.1, le=600)
     """How often a worker looks for jobs that nobody writes any more."""
 

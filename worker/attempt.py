@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -36,7 +37,9 @@ class Attempt:
         limits: Limits,
         created_at: float,
         tokens: Tokens,
+        on_kept: Callable[[int], None] | None = None,
     ) -> None:
+        """`on_kept` is told the number of kept tokens after each piece."""
         self._provider = provider
         self._call = call
         self._out = out
@@ -52,6 +55,7 @@ class Attempt:
         """The provider took the call: whatever follows, it reads the prompt."""
         self._told: Usage | None = None
         self._finish: FinishReason | None = None
+        self._on_kept = on_kept
 
     async def run(self) -> Outcome:
         """Streams to the end. Cancelling it closes the provider at once.
@@ -121,6 +125,8 @@ class Attempt:
         await self._out.append(piece, private)
         self._state.add(EventId(self._out.owner.attempt, self._out.next_seq - 1), piece, private)
         self._kept.add(piece)
+        if self._on_kept is not None:
+            self._on_kept(self._state.kept_tokens)
         if first and self._kept.needs_encoding:
             self._tokens.begin()
 

@@ -16,13 +16,15 @@ from shared.errors import InvalidRequest, JobNotFound
 from shared.event_log import ClaimRefused, Lease
 from shared.events import Terminal
 from shared.fold import Fold
+from shared.job import JobRequest
 from shared.job_store import Record
-from shared.models import resolve
+from shared.models import Model, resolve
 from shared.redis_client import UNREACHABLE
 from worker import recovery
+from worker.company import Place
 from worker.control import Control, Leave
 from worker.owned_job import PAUSE_S, OwnedJob, Tools, until_redis_answers
-from worker.recovery import EndNow
+from worker.recovery import EndNow, GoOn
 from worker.retries import current_model
 
 log = structlog.get_logger()
@@ -80,16 +82,34 @@ class _Run:
             return await self._end_unclaimed(record, state, decision.event)
         if self._control.reason == "handover":
             return Leave("handover")
+        # A text that starts over must come as far as it was; to one that goes on any piece is one more.
+        was_lost_at = state.kept_tokens if decision.reset else 0
+        suspected = recovery.must_run_alone(record, tools.settings)
+        place = tools.company.enter(record.id, alone_until=was_lost_at if suspected else None)
+        if place is None:
+            log.info("another job runs alone here; handing this one over")
+            return Leave("handover")
+        try:
+            return await self._claim(record, state, request, model, decision, place)
+        finally:
+            place.leave()
+
+    async def _claim(
+        self, record: Record, state: Fold, request: JobRequest, model: Model, decision: GoOn, place: Place
+    ) -> Leave | None:
+        tools = self._tools
+        place.told = place.solitude
         claimed = await until_redis_answers(
             lambda: tools.log.claim(
-                self._lease, tools.worker_id, model.id, state.last_id, reset=decision.reset, before=record.before
+                self._lease, tools.worker_id, model.id, state.last_id, reset=decision.reset, before=record.before,
+                solitude=place.told, beside=place.beside,
             )
-        )
+        )  # fmt: skip
         if isinstance(claimed, ClaimRefused):
             return await self._refused(claimed, record, state)
         if record.started_at is None:
             record = msgspec.structs.replace(record, started_at=time.time())
-        return await OwnedJob(claimed, record, state, request, model, self._control, tools).run(decision)
+        return await OwnedJob(claimed, record, state, request, model, self._control, tools, place).run(decision)
 
     async def _end_unclaimed(self, record: Record, state: Fold, event: Terminal) -> Leave | None:
         """Ends the job without an attempt of ours; None when the log has moved on since it was read."""

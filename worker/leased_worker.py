@@ -28,6 +28,7 @@ from shared.job_queue import FUNCTION
 from shared.job_store import JobStore
 from shared.redis_client import UNREACHABLE
 from shared.settings import Settings
+from worker.company import Company
 from worker.control import Control, Leave, Running
 from worker.leases import Identity, Leases
 from worker.recovery import failed
@@ -58,6 +59,7 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
         identity: Identity,
         leases: Leases,
         running: Running,
+        company: Company,
         event_log: EventLog,
         store: JobStore,
         job_function: JobFunction,
@@ -79,6 +81,7 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
         self._identity = identity
         self._leases = leases
         self._running = running
+        self._company = company
         self._event_log = event_log
         self._store = store
         self._job_function = job_function
@@ -87,6 +90,7 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
         self._taking = asyncio.Lock()
         self._idle = asyncio.Event()
         self._idle.set()
+        company.call_when_free(self._look_again)
 
     async def main(self) -> None:
         """Takes and starts jobs until cancelled; lives through outages of Redis."""
@@ -120,12 +124,18 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
     async def _poll_iteration(self) -> None:
         """Takes and starts what is due, a few at a time, until nothing is or no slot is free."""
         async with self._taking:
-            while self.allow_pick_jobs and (free := self.max_jobs - self.job_counter) > 0:
+            while (free := self._free_slots()) > 0:
                 taken = await self._leases.take(min(free, TAKE_AT_ONCE))
                 for lease, score in taken:
                     self._start(lease, score)
                 if len(taken) < TAKE_AT_ONCE:
                     return
+
+    def _free_slots(self) -> int:
+        """Jobs that may be taken now."""
+        if not self.allow_pick_jobs or self._company.wanted:
+            return 0
+        return int(self.max_jobs - self.job_counter)
 
     def _start(self, lease: Lease, score: int) -> None:
         self.job_counter += 1
@@ -144,7 +154,11 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
             # The lease was not given back: renewed no more it lapses, and whoever takes the job finds it as the log has it.
             self._leases.forget(lease)
             log.error("job left without a word", job=lease.job_id, error=repr(error))
-        if was_full and self.allow_pick_jobs:
+        if was_full:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        if self._free_slots() > 0:
             call = self.loop.create_task(self._call_myself())
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
@@ -160,7 +174,7 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
     async def _sleep_until_called(self) -> None:
         """Blocks until a wake-up, a signal, or the poll's turn. A worker without a free slot leaves wake-ups to others."""
         names = [keys.signal(self._identity.id)]
-        if self.allow_pick_jobs and self.job_counter < self.max_jobs:
+        if self._free_slots() > 0:
             names.append(keys.wake(self._identity.lane))
         popped = await self._signals.blpop(names, timeout=self._settings.poll_s)  # type: ignore[misc,arg-type]
         if popped is None:
@@ -174,8 +188,8 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
             self._running.stop(job_id, "cancel")
 
     async def _pass_on(self) -> None:
-        """A wake-up popped while this worker was told to stop belongs to another."""
-        if not self.allow_pick_jobs:
+        """A wake-up popped while this worker was told to stop, or while a job began to be alone here, belongs to another."""
+        if self._free_slots() == 0:
             await self.pool.rpush(keys.wake(self._identity.lane), "1")
 
     async def _run_leased(self, _ctx: dict[str, Any], job_id: str) -> None:

@@ -21,6 +21,7 @@ from shared.provider_table import Kind
 from shared.providers import ProviderConfig, provider_configs
 from shared.redis_client import check_redis, make_blocking_client, make_pool
 from shared.settings import API_LANE, LOCAL_LANE, Settings
+from worker.company import Company
 from worker.control import Control, Leave, Running
 from worker.generate import generate
 from worker.leased_worker import LeasedWorker
@@ -159,10 +160,12 @@ class WorkerProcess:
         writer = Writer(pool, settings, leases)
         event_log = EventLog(pool, settings)
         store = JobStore(pool, event_log)
-        tools = Tools(settings, identity.id, event_log, store, writer, self._providers, self._tokens)
+        company = Company()
+        tools = Tools(settings, identity.id, event_log, store, writer, self._providers, self._tokens, company)
         worker = LeasedWorker(
-            pool, signals, settings, identity, leases, running, event_log, store, lambda lease, c: self._job(lease, c, tools)
-        )
+            pool, signals, settings, identity, leases, running, company, event_log, store,
+            lambda lease, c: self._job(lease, c, tools),
+        )  # fmt: skip
         reaper = Reaper(pool, settings, event_log, store, identity.lane, identity.id)
         chores = _Chores()
         for chore in (worker.main, leases.renew_forever, writer.run_forever, reaper.run_forever):

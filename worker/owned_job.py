@@ -5,6 +5,7 @@ and opens with its own `started`; a fallback that runs in another lane is given 
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
@@ -12,7 +13,7 @@ import msgspec
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from shared.errors import GenerationFailed, InvalidRequest, LogBehind, LogRefused
+from shared.errors import DeadlinePassed, GenerationFailed, InvalidRequest, LogBehind, LogRefused
 from shared.event_log import EventLog, Ownership
 from shared.events import Done, Error, FinishReason, Started, Terminal, Usage
 from shared.fold import AttemptEnd, Fold
@@ -24,6 +25,7 @@ from shared.redis_client import UNREACHABLE
 from shared.settings import Settings
 from worker import recovery
 from worker.attempt import Attempt, Outcome
+from worker.company import Company, Place
 from worker.control import Control, Leave
 from worker.providers.base import Call, Prefix, Provider
 from worker.recovery import GoOn, Limits
@@ -49,6 +51,7 @@ class Tools(msgspec.Struct, frozen=True):
     writer: Writer
     providers: Mapping[str, Provider]
     tokens: Tokens
+    company: Company
 
 
 class OwnedJob:
@@ -58,13 +61,22 @@ class OwnedJob:
     """
 
     def __init__(
-        self, owner: Ownership, record: Record, state: Fold, request: JobRequest, model: Model, control: Control, tools: Tools
+        self,
+        owner: Ownership,
+        record: Record,
+        state: Fold,
+        request: JobRequest,
+        model: Model,
+        control: Control,
+        tools: Tools,
+        place: Place,
     ) -> None:
         self._record = record
         self._state = state
         self._request = request
         self._control = control
         self._tools = tools
+        self._place = place
         self._limits = Limits.of(request, tools.settings)
         self._owner, self._model = owner, model
         self._prefix: Prefix | None = None
@@ -74,11 +86,11 @@ class OwnedJob:
         """Runs attempts until the job has ended or is not run here any more. The first one is claimed already."""
         self._open(self._owner, self._model, decision, self._record.before)
         try:
-            while True:
+            leave = await self._turn()
+            while leave is None:
                 with bound_contextvars(attempt=self._owner.attempt):
                     leave = await self._attempt()
-                if leave is not None:
-                    return leave
+            return leave
         except LogBehind as error:
             # Redis came back without a tail of this log. What it holds is the truth now: the next attempt goes on from it.
             log.error("the log lost a tail; handing the job over", error=str(error))
@@ -97,6 +109,32 @@ class OwnedJob:
         self._owner, self._model, self._prefix = owner, model, decision.prefix
         log.info("attempt started", attempt=owner.attempt, model=model.id, reason=owner.reason, reset=reset)
 
+    async def _turn(self) -> Leave | None:
+        """None once the job may run; a suspect waits here until it is alone."""
+        place = self._place
+        if not place.turn.is_set():
+            leave = await self._wait_for_turn()
+            if leave is not None:
+                return leave
+        # Company that leaves is no news: it would only race with the next one's claim, which says otherwise.
+        if place.told is not None and place.told != place.solitude:
+            place.told = place.solitude
+            await until_redis_answers(lambda: self._tools.log.note_solitude(self._owner, place.told))
+        return None
+
+    async def _wait_for_turn(self) -> Leave | None:
+        log.warning("the job lost several workers; it waits until it can run alone")
+        left_s = self._record.created_at + self._limits.total_s - time.time()
+        try:
+            async with asyncio.timeout(left_s):
+                await self._until_told_to_stop(self._place.turn.wait())
+        except TimeoutError:
+            late = DeadlinePassed(f"The job took longer than its {self._limits.total_s:g} s in all.")
+            return await self._end(Outcome(failure=late), Usage())
+        if self._control.reason is None:
+            return None
+        return await self._leave_as_told() or await self._end(None, Usage())
+
     async def _attempt(self) -> Leave | None:
         """Streams one attempt and does what follows from its outcome; None when another attempt was claimed after it."""
         full = await self._limit_reached()
@@ -104,7 +142,7 @@ class OwnedJob:
             return await self._end(Outcome(finish=full), Usage())
         attempt = Attempt(
             self._provider_of(self._model), self._call(), self._out, self._state, self._limits, self._record.created_at,
-            self._tools.tokens,
+            self._tools.tokens, self._place.made,
         )  # fmt: skip
         outcome = await self._until_told_to_stop(self._outcome_of(attempt))
         if (outcome is None or self._control.reason == "lost") and (leave := await self._leave_as_told()) is not None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -13,6 +14,10 @@ from shared.job_store import Record, timing_so_far
 from shared.models import Model
 from shared.settings import Settings
 from worker.providers.base import Call, Prefix, Provider
+
+VICTIM_FACTOR: Final = 3
+"""A job that never was the only one of a worker that died may lose so many times `max_losses`: the killer was another, but
+nothing goes round for ever."""
 
 
 class GoOn(msgspec.Struct, frozen=True):
@@ -47,6 +52,25 @@ class Limits(msgspec.Struct, frozen=True):
         )
 
 
+class Losses(NamedTuple):
+    """Workers that died while they ran a job, as the claim that follows counts them."""
+
+    all: int
+    alone: int
+    """Those that ran no other job: this one is what killed them, or nothing here did."""
+
+    @classmethod
+    def of(cls, record: Record) -> "Losses":
+        if not _worker_was_lost(record) or record.solitude == "waits":
+            return cls(record.losses, record.lost_alone)
+        return cls(record.losses + 1, record.lost_alone + (record.solitude == "alone"))
+
+    def are_too_many(self, settings: Settings) -> bool:
+        if self.all > VICTIM_FACTOR * settings.max_losses:
+            return True
+        return self.all > settings.max_losses and self.alone > 0
+
+
 def decide(record: Record, state: Fold, request: JobRequest, settings: Settings, *, continues: bool) -> GoOn | EndNow:
     """`continues`: whether the model can go on exactly from the kept text (protocol P4)."""
     limits = Limits.of(request, settings)
@@ -60,14 +84,19 @@ def decide(record: Record, state: Fold, request: JobRequest, settings: Settings,
             waited = f"No worker was free for the job within its {limits.queue_s:g} s in the queue."
             return EndNow(failed(record, state, "expired", waited))
         return GoOn(reset=False, prefix=None)
-    if not record.handover and record.fallback is None:
-        # The claim that follows counts this loss; `losses` still holds those before it.
-        if record.losses + 1 > settings.max_losses:
-            lost = f"{record.losses + 1} workers were lost with this job; it is not tried again."
+    if _worker_was_lost(record):
+        losses = Losses.of(record)
+        if losses.are_too_many(settings):
+            lost = f"{losses.all} workers were lost with this job; it is not tried again."
             return EndNow(failed(record, state, "attempts_exhausted", lost))
         if request.on_interrupt == "fail":
             return EndNow(failed(record, state, "interrupted", "The worker was lost, and on_interrupt is fail."))
     return go_on(state, request, continues=continues)
+
+
+def must_run_alone(record: Record, settings: Settings) -> bool:
+    """Whether the job is suspected of killing its workers."""
+    return Losses.of(record).all >= settings.alone_after_losses
 
 
 def go_on(state: Fold, request: JobRequest, *, continues: bool) -> GoOn:
@@ -129,6 +158,11 @@ def _rate(state: Fold, pace: Pace) -> float | None:
     if state.first_kept_at is None or pace.last_at <= state.first_kept_at or pace.tokens <= 0:
         return None
     return round(pace.tokens / (pace.last_at - state.first_kept_at), 3)
+
+
+def _worker_was_lost(record: Record) -> bool:
+    """A started job that nobody gave away: what claims it takes it over."""
+    return record.status == "running" and not record.handover and record.fallback is None
 
 
 def _within(asked: float | None, bound: float) -> float:

@@ -5,7 +5,9 @@
 --   owner     the lease token of the attempt that may append; absent while nobody may
 --   worker    the id of the worker that holds it
 --   attempt   the highest attempt number given out
---   losses    workers that died with this job
+--   losses    workers that died while they ran this job
+--   lost_alone  those of them that ran no other job
+--   solitude  alone | waits: the owner's worker runs nothing beside it | does not run it yet; absent while it runs among others
 --   handover  1 between a hand-over and the claim that follows it
 --   fallback  the model to go on with, between a fallback to another lane and the claim that follows it
 --   before    how the attempt before that fallback ended, JSON

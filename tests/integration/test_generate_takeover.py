@@ -102,7 +102,7 @@ async def test_a_job_that_kills_its_workers_is_given_up(
 ) -> None:
     author = await orphan("a")
     for _ in range(settings.max_losses):
-        await author.claim()
+        await author.claim(solitude="alone")
     assert await bare.run(author.job_id) == OVER
     end = await bare.end_of(author.job_id)
     assert isinstance(end, Error)

@@ -8,7 +8,7 @@ from shared import keys
 from shared.event_log import Append, ClaimRefused, EventLog, Lease, Offer, Ownership, append_command, check_answer
 from shared.events import AnyEvent, Done, Terminal, Timing, Token, Usage
 from shared.ids import START, EventId
-from shared.job import JobRequest
+from shared.job import JobRequest, Solitude
 from shared.job_queue import JobQueue
 from shared.models import Model
 
@@ -51,12 +51,16 @@ class Author:
         submitted = await queue.submit(request(**fields), MODEL)
         return cls(redis, log, submitted.job_id)
 
-    async def claim(self, *, reset: bool = False, worker: str = "w1") -> Ownership:
+    async def claim(
+        self, *, reset: bool = False, worker: str = "w1", solitude: Solitude | None = None, beside: str | None = None
+    ) -> Ownership:
         """The next attempt is ours, with a new token; the owner before is superseded."""
         given = await lease(self._redis, self.job_id)
         entries = await self._log.last_ids([self.job_id])
         while True:
-            answer = await self._log.claim(given, worker, MODEL.id, entries[0] or START, reset=reset)
+            answer = await self._log.claim(
+                given, worker, MODEL.id, entries[0] or START, reset=reset, solitude=solitude, beside=beside
+            )
             if not isinstance(answer, ClaimRefused):
                 break
             assert answer.why == "wait", answer

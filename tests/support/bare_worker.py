@@ -13,6 +13,7 @@ from shared.job_store import JobStore
 from shared.settings import Settings
 from tests.support.author import lease
 from tests.support.scripted_provider import ScriptedProvider
+from worker.company import Company
 from worker.control import Control, Leave, Running
 from worker.generate import generate
 from worker.leases import Identity, Leases
@@ -31,7 +32,8 @@ class BareWorker:
         self.writer = Writer(redis, settings, Leases(redis, settings, identity, Running()))
         self.providers = {provider.name: provider}
         self.tokens = Tokens()
-        self._tools = Tools(settings, "w2", self.log, self.store, self.writer, self.providers, self.tokens)
+        self.company = Company()
+        self._tools = Tools(settings, "w2", self.log, self.store, self.writer, self.providers, self.tokens, self.company)
         self._redis = redis
 
     async def run(self, job_id: str, control: Control | None = None, given: Lease | None = None) -> Leave:

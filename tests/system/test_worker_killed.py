@@ -76,6 +76,36 @@ async def test_a_job_that_kills_its_workers_ends_as_attempts_exhausted(stack: St
     await assert_nothing_is_left_in_the_queue(stack.redis, [job_id])
 
 
+async def test_a_killer_takes_nobody_down_with_it(stack: Stack) -> None:
+    """Its mates lose the one worker that they shared with it, and are charged for no other."""
+    first, *others = await stack.start(workers=3, max_losses=1, alone_after_losses=1)
+    for frozen in others:
+        frozen.send_signal(signal.SIGSTOP)  # so that the first one takes them all
+    killer = await stack.submit(900, 20)
+    mates = [await stack.submit(25, 20) for _ in range(2)]
+    readings = [stack.read(job_id) for job_id in mates]
+    for reading in readings:
+        await reading.until_words(3)
+    for deaths, following in enumerate(others, 1):
+        await wait_until(lambda: len(stack.upstream.of("count:900:20")) == deaths, timeout=20)  # noqa: B023
+        following.send_signal(signal.SIGCONT)
+        await stack.kill_owner_of(killer)
+    assert first.poll() == -signal.SIGKILL
+
+    for reading in readings:
+        await reading.to_the_end()
+        reading.assert_whole(counted_text(25))
+    ended = stack.read(killer)
+    await ended.to_the_end()
+    end = (await stack.log(killer))[-1].event
+    assert isinstance(end, Error)
+    assert end.code == "attempts_exhausted"
+    assert [await stack.field(job_id, "losses") for job_id in mates] == ["1", "1"]
+    assert [await stack.field(killer, name) for name in ("losses", "lost_alone")] == ["1", None], "the last is not claimed"
+    await assert_all_sound(stack.redis, [killer, *mates])
+    await assert_nothing_is_left_in_the_queue(stack.redis, [killer, *mates])
+
+
 async def _no_worker_is_live(stack: Stack) -> bool:
     return not await stack.live_workers()
 

@@ -14,6 +14,7 @@ from shared.errors import GenerationFailed
 from tests.support import local_model
 from tests.support.local_model import batching, generation, ids_of
 from tests.support.waiting import wait_until
+from worker.engine.feed import Generation, TokenFeed
 
 pytestmark = pytest.mark.model
 
@@ -84,7 +85,7 @@ async def test_leaving_frees_the_slot_at_once_and_leaves_nothing_behind(monkeypa
         await wait_until(lambda: active(engine) == 0, message="the cancelled job leaves the batch")
         assert len((await ids_of(engine, generation(COUNT, 3)))[0]) == 3
         assert engine._batch._manager.output_router.result_handlers == {}
-        assert engine._batch._requests == {}
+        assert engine._batch.requests == {}
 
 
 async def test_more_jobs_than_slots_wait_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,28 +103,135 @@ async def test_jobs_that_outgrow_the_cache_together_all_finish(monkeypatch: pyte
         assert await asyncio.gather(*(ids_of(engine, one) for one in wanted)) == alone
 
 
-async def test_a_dying_batch_fails_its_jobs_and_the_next_job_gets_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def break_at(monkeypatch: pytest.MonkeyPatch, poison: Generation, made: int = 0) -> list[int]:
+    """From now on a forward pass raises whenever it is to compute for this prompt, once so many ids are made of its answer.
+    Returns how many jobs were in each batch that died of it."""
+    from transformers.generation.continuous_batching.continuous_api import ContinuousBatchProcessor
+
+    step, died = ContinuousBatchProcessor._generation_step, []
+
+    def failing(self: Any, model: Any) -> None:
+        for state in self.scheduler.active_requests.values():
+            ids = (*state.initial_tokens, *state.generated_tokens)
+            if ids[: len(poison.ids)] == poison.ids and len(ids) >= len(poison.ids) + made:
+                died.append(len(self.scheduler.active_requests) + len(self.scheduler.waiting_requests))
+                raise RuntimeError("no kernel for this")
+        step(self, model)
+
+    monkeypatch.setattr(ContinuousBatchProcessor, "_generation_step", failing)
+    return died
+
+
+async def until_made(feed: TokenFeed, n: int) -> list[int]:
+    ids: list[int] = []
+    while len(ids) < n:
+        ids += await anext(feed)
+    return ids
+
+
+@pytest.mark.parametrize("made", [0, 3])
+async def test_a_prompt_that_breaks_the_batch_fails_alone(monkeypatch: pytest.MonkeyPatch, made: int) -> None:
+    """Its mates' answers are, id for id, what each gives alone: their readers notice nothing."""
+    mates = [generation(f"Say the number {i}.", 7, f"mate-{i}", temperature=float(i), seed=i) for i in range(2)]
+    poison = generation("Break it.", 7, "poison")
     async with batching(monkeypatch) as engine:
-        async with engine.generate(generation(COUNT, 500)) as feed:
-            await anext(feed)
-            first = engine._batch
-            monkeypatch.setattr(first._manager.batch_processor, "update_batch", lambda: 1 / 0)
-            with pytest.raises(GenerationFailed, match="division by zero") as caught:
-                async for _ in feed:
-                    pass
-        assert caught.value.code == "internal"
+        alone = [await ids_of(engine, one) for one in mates]
+        died = break_at(monkeypatch, poison, made)
+        *answers, failure = await asyncio.gather(*(ids_of(engine, one) for one in [*mates, poison]), return_exceptions=True)
+        assert answers == alone
+        assert isinstance(failure, GenerationFailed)
+        assert (failure.code, failure.retryable) == ("internal", False)
+        assert "fails at this prompt: no kernel for this" in str(failure)
+        assert died[-1] == 1, "it was alone when it was found guilty"
         assert len((await ids_of(engine, generation(COUNT, 3)))[0]) == 3
+
+
+async def test_new_jobs_wait_while_others_are_brought_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    poison = generation("Break it.", 8, "poison")
+    async with batching(monkeypatch) as engine:
+        died = break_at(monkeypatch, poison, 1)
+        broken = asyncio.create_task(ids_of(engine, poison))
+        await wait_until(lambda: engine._reviving is not None, message="the batch died")
+        assert len((await ids_of(engine, generation(COUNT, 3)))[0]) == 3
+        assert broken.done(), "what was lost came first"
+        with pytest.raises(GenerationFailed):
+            await broken
+    assert died == [1, 1]
+
+
+async def test_a_batch_that_dies_by_itself_is_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with batching(monkeypatch) as engine:
+        whole, _ = await ids_of(engine, generation(COUNT, 6))
+        first = engine._batch
+        async with engine.generate(generation(COUNT, 6)) as feed:
+            ids = await until_made(feed, 3)
+            monkeypatch.setattr(first._manager.batch_processor, "update_batch", lambda: 1 / 0)
+            ids += [token async for batch in feed for token in batch]
+        assert ids == whole
         assert engine._batch is not first
 
 
-async def test_a_job_that_came_while_the_batch_was_dying_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_job_that_came_while_the_batch_was_dying_runs_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     async with batching(monkeypatch) as engine:
         await ids_of(engine, generation(COUNT, 1))
         monkeypatch.setattr(engine._batch._manager, "add_request", lambda *_, request_id, **__: request_id)  # lost
-        async with engine.generate(generation(COUNT)) as feed:
+        async with engine.generate(generation(COUNT, 3)) as feed:
             engine._batch._halt()
-            with pytest.raises(GenerationFailed, match="batch died"):
-                await anext(feed)
+            assert len(await until_made(feed, 3)) == 3
+
+
+async def test_an_error_of_one_request_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers reports it while the loop lives."""
+    refused = generation("Break it.", 4, "refused")
+    async with batching(monkeypatch) as engine, engine.generate(generation(COUNT, 16)) as feed:
+        await anext(feed)
+        batch, scheduler = engine._batch, engine._batch._manager.batch_processor.scheduler
+        add = scheduler.add_waiting_request
+        monkeypatch.setattr(
+            scheduler, "add_waiting_request", lambda state: 1 / 0 if "refused" in state.request_id else add(state)
+        )
+        with pytest.raises(GenerationFailed, match="division by zero") as caught:
+            await ids_of(engine, refused)
+        assert caught.value.code == "internal"
+        async for _ in feed:
+            pass
+        assert (feed.reason, engine._batch) == ("length", batch)
+
+
+async def test_a_reader_may_leave_while_its_job_is_brought_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    poison = generation("Break it.", 8, "poison")
+    async with batching(monkeypatch) as engine:
+        break_at(monkeypatch, poison)
+        async with engine.generate(poison), engine.generate(generation(COUNT, 3)) as feed:
+            await wait_until(lambda: engine._reviving is not None, message="the batch died")
+        await wait_until(lambda: engine._reviving is None, message="nobody is left to be brought back")
+        assert not feed.ended
+        assert len((await ids_of(engine, generation(COUNT, 3)))[0]) == 3
+
+
+async def test_a_batch_that_cannot_even_start_blames_no_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with batching(monkeypatch) as engine:
+        from transformers import ContinuousBatchingManager
+
+        def no_memory(_manager: Any) -> None:
+            raise MemoryError("no room for a cache")
+
+        monkeypatch.setattr(ContinuousBatchingManager, "_create_batch_processor", no_memory)
+        with pytest.raises(GenerationFailed, match="cannot run: no room") as caught:
+            await ids_of(engine, generation(COUNT, 3))
+    assert caught.value.retryable
+
+
+async def test_closing_ends_jobs_that_are_being_brought_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    poison = generation("Break it.", 8, "poison")
+    async with batching(monkeypatch) as engine, engine.generate(poison) as feed:
+        break_at(monkeypatch, poison)
+        await wait_until(lambda: engine._reviving is not None, message="the batch died")
+        await engine.close()
+        with pytest.raises(GenerationFailed) as caught:
+            async for _ in feed:
+                pass
+        assert caught.value.code == "incomplete"
 
 
 async def test_closing_ends_open_streams(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from shared.job_store import Record
 from shared.settings import Settings
 from tests.support.author import request
 from worker.providers.base import Prefix
-from worker.recovery import EndNow, GoOn, Limits, decide, final_timing, paid, prefix_of
+from worker.recovery import EndNow, GoOn, Limits, decide, final_timing, must_run_alone, paid, prefix_of
 
 SETTINGS = Settings(max_losses=3)
 
@@ -68,15 +68,43 @@ def test_fail_ends_a_lost_job_but_not_one_handed_over() -> None:
     assert isinstance(what(record(handover=True), state("a"), asked), GoOn)
 
 
-@pytest.mark.parametrize(("losses", "goes_on"), [(0, True), (2, True), (3, False), (9, False)])
-def test_so_many_workers_may_be_lost(losses: int, goes_on: bool) -> None:
-    decision = what(record(losses=losses), state())
+@pytest.mark.parametrize(
+    ("losses", "lost_alone", "solitude", "goes_on"),
+    [
+        (0, 0, "alone", True),
+        (2, 2, "alone", True),
+        (3, 0, "alone", False),  # this death is the first that it died alone
+        (3, 1, None, False),
+        (3, 0, None, True),  # never alone: the killer may be another
+        (8, 0, None, True),
+        (9, 0, None, False),  # but nothing goes round for ever
+        (9, 0, "waits", True),  # this death is none of its
+    ],
+)
+def test_so_many_workers_may_be_lost(losses: int, lost_alone: int, solitude: str | None, goes_on: bool) -> None:
+    decision = what(record(losses=losses, lost_alone=lost_alone, solitude=solitude), state())
     assert isinstance(decision, GoOn) == goes_on
     if not goes_on:
         event = ended_with(decision)
         assert isinstance(event, Error)
         assert event.code == "attempts_exhausted"
     assert isinstance(what(record(losses=losses, handover=True), state()), GoOn)
+
+
+@pytest.mark.parametrize(
+    ("changed", "suspected"),
+    [
+        ({"losses": 0}, False),  # the first death is mostly an accident
+        ({"losses": 1}, True),
+        ({"losses": 1, "solitude": "waits"}, False),
+        ({"losses": 2, "solitude": "waits"}, True),
+        ({"losses": 1, "handover": True}, False),
+        ({"losses": 2, "handover": True}, True),
+        ({"status": "queued"}, False),
+    ],
+)
+def test_a_job_that_lost_two_workers_must_run_alone(changed: dict[str, object], suspected: bool) -> None:
+    assert must_run_alone(record(**changed), SETTINGS) == suspected
 
 
 def test_a_cancel_comes_before_everything_else() -> None:
