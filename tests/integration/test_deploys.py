@@ -11,7 +11,8 @@ from redis.asyncio import Redis
 from shared import keys
 from shared.job_queue import JobQueue
 from shared.job_store import JobStore
-from shared.models import Model
+from shared.models import resolve
+from shared.providers import provider_configs
 from shared.settings import Settings
 from tests.support.author import request
 from tests.support.openai_server import DEFAULT_TEXT, OpenAIServer, Stall, Status, answer, error_body, text
@@ -52,8 +53,8 @@ class Lane:
         self._workers: list[AsyncExitStack] = []
 
     async def start(self) -> None:
-        worker = AsyncExitStack()
-        await worker.enter_async_context(running_worker(self._settings, OpenAIProvider(self._settings)))
+        worker, provider = AsyncExitStack(), OpenAIProvider(provider_configs(self._settings)["openai"])
+        await worker.enter_async_context(running_worker(self._settings, provider))
         self._workers.append(worker)
 
     async def stop_oldest(self) -> None:
@@ -74,22 +75,22 @@ async def lane(settings: Settings) -> AsyncIterator[Lane]:
     await lane.close()
 
 
-async def submit(queue: JobQueue, name: str) -> str:
-    model = Model(id=f"openai/{name}", provider="openai", name=name, lane="api")
+async def submit(queue: JobQueue, settings: Settings, name: str) -> str:
+    model = resolve(f"openai/{name}", settings)
     return (await queue.submit(request(model=model.id), model)).job_id
 
 
 async def test_rolling_deploys_count_against_no_limit_of_any_job(
-    redis: Redis, job_queue: JobQueue, job_store: JobStore, upstream: OpenAIServer, lane: Lane
+    redis: Redis, settings: Settings, job_queue: JobQueue, job_store: JobStore, upstream: OpenAIServer, lane: Lane
 ) -> None:
     """In mid-stream, in the pause before a retry, and in the queue behind them."""
     for i in range(WORKERS * SLOTS):
         for _ in range(ROUNDS):
             upstream.on(f"m{i}", *([text("so far "), Stall()] if i % 2 else [BUSY]))
         upstream.on(f"m{i}", *answer())
-    running = [await submit(job_queue, f"m{i}") for i in range(WORKERS * SLOTS)]
+    running = [await submit(job_queue, settings, f"m{i}") for i in range(WORKERS * SLOTS)]
     await wait_until(lambda: len(upstream.requests) == len(running), message="all slots are busy")
-    queued = [await submit(job_queue, f"q{i}") for i in range(3)]
+    queued = [await submit(job_queue, settings, f"q{i}") for i in range(3)]
 
     slowest_s = 0.0
     for deploy in range(ROUNDS):
