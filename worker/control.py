@@ -41,6 +41,7 @@ class Running:
 
     def __init__(self) -> None:
         self._controls: dict[str, Control] = {}
+        self._told_all: StopReason | None = None
 
     def __len__(self) -> int:
         return len(self._controls)
@@ -50,6 +51,8 @@ class Running:
 
     def add(self, job_id: str) -> Control:
         control = self._controls[job_id] = Control()
+        if self._told_all is not None:
+            control.stop(self._told_all)
         return control
 
     def remove(self, job_id: str) -> None:
@@ -62,5 +65,7 @@ class Running:
             control.stop(reason)
 
     def stop_all(self, reason: StopReason) -> None:
+        """Those too that are leased already and begin only now: arq reads a job's payload first."""
+        self._told_all = reason
         for control in list(self._controls.values()):
             control.stop(reason)

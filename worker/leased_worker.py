@@ -44,6 +44,8 @@ renewals, for a second. It also leaves some for the other workers of a lane."""
 _TAKE_MOST_S = 2.0
 """How long a stopping worker waits for a take that is under way."""
 
+_SIGNALS_AT_ONCE = 1_000
+
 _FOR_EVER_S = 10 * 365 * 86_400
 """arq's own timeout, out of the way: deadlines are the attempt's, leases say who is alive."""
 
@@ -183,6 +185,12 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
         if name.decode() == keys.wake(self._identity.lane):
             await self._pass_on()
             return
+        self._obey(message)
+        # Cancels come in crowds (a page that closes, a client that gives up): the last of them must not wait for a round each.
+        for message in await self._signals.lpop(name.decode(), _SIGNALS_AT_ONCE) or []:  # type: ignore[misc]
+            self._obey(message)
+
+    def _obey(self, message: bytes) -> None:
         word, _, job_id = message.decode().partition(" ")
         if word == "cancel":
             self._running.stop(job_id, "cancel")

@@ -1,11 +1,11 @@
 -- Gives a lease back, if it is still the caller's: the job is done with here, to be looked at again, or handed over.
 -- KEYS  record, queue, in-progress, wake
 -- ARGV  job id, token, score: when to look at it again, Unix ms ('' when it has ended: queue entry and arq's keys go),
---       hand over (1 | 0): the record's owner steps down and another worker is woken; list ttl ms
+--       hand over (1 | 0): the record's owner steps down, another worker is woken, and the job's age is its score; list ttl ms
 -- → 'ok' | 'lost'
 local record, queue, in_progress, wake = unpack(KEYS)
 local job_id, token, score, handover = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
-local status, owner = unpack(redis.call('HMGET', record, 'status', 'owner'))
+local status, owner, created_ms = unpack(redis.call('HMGET', record, 'status', 'owner', 'created_ms'))
 local holds = redis.call('GET', in_progress) == token
 if holds then redis.call('DEL', in_progress) end
 if not status or TERMINAL[status] then
@@ -17,7 +17,8 @@ if not status or TERMINAL[status] then
 end
 if not holds and owner ~= token then return 'lost' end
 if score == '' then return 'ok' end
-redis.call('ZADD', queue, score, job_id)
+-- Handed over, it keeps the place that its age gives it: its readers do not wait behind what was submitted after it.
+redis.call('ZADD', queue, handover and created_ms or score, job_id)
 if handover then
   if owner == token then
     redis.call('HDEL', record, 'owner')

@@ -22,7 +22,7 @@ from tests.support.author import MODEL, request
 from tests.support.scripted_provider import ScriptedProvider
 from tests.support.servers import Making, running_worker
 from tests.support.waiting import wait_until
-from worker.leased_worker import TAKE_AT_ONCE
+from worker.leased_worker import TAKE_AT_ONCE, LeasedWorker
 from worker.leases import Leases
 
 
@@ -253,6 +253,44 @@ async def test_a_cancel_stops_the_provider_at_once(
             await until_status(job_store, job_id, "cancelled")
             assert isinstance((await event_log.read(job_id))[-1].event, Cancelled)
     assert min(took) < 0.1, took
+
+
+async def test_a_cancel_whose_push_was_lost_is_found_by_the_next_renewal(
+    job_queue: JobQueue, job_store: JobStore, redis: Redis, settings: Settings, provider: ScriptedProvider
+) -> None:
+    """The durable flag behind the push is all that is left of it; renewals come three times a lease."""
+    async with gated(provider), running_worker(settings, provider):
+        [job_id] = await submit(job_queue)
+        await wait_until(lambda: provider.open == 1)
+        asked = time.monotonic()
+        await redis.hset(keys.job(job_id), "cancel", "1")  # type: ignore[misc]
+        await until_status(job_store, job_id, "cancelled")
+        assert time.monotonic() - asked < settings.lease_s
+        assert provider.open == 0
+
+
+async def test_a_crowd_of_cancels_is_obeyed_in_one_round(
+    job_queue: JobQueue, redis: Redis, settings: Settings, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that closes, a client that gives up: the last of fifty does not wait for fifty rounds of the worker's loop."""
+    look, rounds = LeasedWorker._poll_iteration, 0
+
+    async def counted(self: LeasedWorker) -> None:
+        nonlocal rounds
+        rounds += 1
+        await look(self)
+
+    monkeypatch.setattr(LeasedWorker, "_poll_iteration", counted)
+    async with gated(provider), running_worker(settings, provider) as process:
+        jobs = await submit(job_queue, 50)
+        await wait_until(lambda: provider.open == 50)
+        rounds, signal = 0, keys.signal(process.identity.id)
+        async with redis.pipeline(transaction=True) as pipe:
+            pipe.rpush(signal, *(f"cancel {job_id}" for job_id in jobs))
+            pipe.pexpire(signal, keys.LIST_TTL_MS)
+            await pipe.execute()
+        await wait_until(lambda: provider.open == 0)
+        assert rounds < 10
 
 
 async def test_a_job_cancelled_before_it_started_never_reaches_a_provider(

@@ -230,6 +230,19 @@ async def test_a_hand_over_frees_the_job_and_wakes_another(
     assert (await claim(event_log, next_lease, author, "second")).reason == "handover"
 
 
+async def test_a_job_that_was_handed_over_comes_before_those_that_were_submitted_after_it(
+    first: Holder, second: Holder, new_queued: NewAuthor, event_log: EventLog
+) -> None:
+    """Its readers are in mid-stream; a deploy of a busy lane must not send them to the end of the queue."""
+    running = await new_queued()
+    [lease] = await first.take()
+    await claim(event_log, lease, running, "first")
+    for _ in range(3):
+        await new_queued()
+    await first.leases.give_back(lease, handover=True)
+    assert (await second.leases.take(1))[0].lease.job_id == running.job_id
+
+
 async def test_given_back_for_later_is_looked_at_later(
     first: Holder, second: Holder, new_queued: NewAuthor, redis: Redis
 ) -> None:

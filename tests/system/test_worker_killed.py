@@ -11,7 +11,7 @@ from tests.support.waiting import wait_until
 
 async def test_another_worker_takes_over_within_the_lease_and_a_second(stack: Stack) -> None:
     await stack.start(workers=2)
-    job_id = await stack.submit(120, 40)
+    job_id = await stack.submit(80, 40)
     reading = stack.read(job_id)
     await reading.until_words(20)
 
@@ -23,33 +23,39 @@ async def test_another_worker_takes_over_within_the_lease_and_a_second(stack: St
     assert takeover.frame["reset"] is True, "OpenAI cannot go on from a given text"
     assert takeover.frame["worker"] != dead["id"]
     await reading.to_the_end()
-    reading.assert_whole(counted_text(120))
+    reading.assert_whole(counted_text(80))
     assert reading.reader.connections == 1, "the reader's own connection was not touched"
     assert_sound(await stack.log(job_id))
     await assert_nothing_is_left_in_the_queue(stack.redis, [job_id])
 
 
-async def test_a_worker_that_comes_later_takes_over_within_a_second(stack: Stack) -> None:
-    await stack.start()
-    waiting = [await stack.submit(60, 40) for _ in range(3)]
-    readings = [stack.read(job_id) for job_id in waiting]
+async def test_all_workers_die_in_mid_stream_and_those_that_come_take_over_within_a_second(stack: Stack) -> None:
+    """Ten jobs, two workers, both killed; two new ones find ten lapsed leases and a job that waited meanwhile."""
+    workers = await stack.start(workers=2, api_slots=5)
+    job_ids = [await stack.submit(60, 40) for _ in range(10)]
+    readings = [stack.read(job_id) for job_id in job_ids]
     for reading in readings:
         await reading.until_words(10)
+    assert len({reading.starts[0].frame["worker"] for reading in readings}) == 2, "each had five"
 
-    await stack.kill_owner_of(waiting[0])
-    await wait_until(lambda: _no_worker_is_live(stack), message="the lease is over and nobody is there")
+    for worker in workers:
+        worker.kill()
+    await wait_until(lambda: _no_worker_is_live(stack), message="the leases are over and nobody is there")
     queued = await stack.submit(5, 0)
-    stack.worker()
+    for _ in range(2):
+        stack.worker(api_slots=8)
     await wait_until(lambda: _a_worker_is_live(stack), timeout=30)
     ready_at = time.monotonic()
 
     takeovers = [await reading.until_attempts(2) for reading in readings]
-    figure("takeover once a worker is ready", max(seen.at for seen in takeovers) - ready_at, SLACK_S)
+    figure("takeover of ten jobs once a worker is ready", max(seen.at for seen in takeovers) - ready_at, SLACK_S)
+    assert {seen.frame["reason"] for seen in takeovers} == {"takeover"}
     readings.append(stack.read(queued))
-    for reading, n in zip(readings, (60, 60, 60, 5), strict=True):
+    for reading, n in zip(readings, (*[60] * 10, 5), strict=True):
         await reading.to_the_end()
         reading.assert_whole(counted_text(n))
-    await assert_all_sound(stack.redis, [*waiting, queued])
+    await assert_all_sound(stack.redis, [*job_ids, queued])
+    await assert_nothing_is_left_in_the_queue(stack.redis, [*job_ids, queued])
 
 
 async def test_a_job_that_kills_its_workers_ends_as_attempts_exhausted(stack: Stack) -> None:

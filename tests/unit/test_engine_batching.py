@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from typing import Any
 
 import pytest
@@ -25,6 +26,19 @@ def active(engine: Any) -> int:
     """Jobs that the manager still computes for."""
     scheduler = engine._batch._manager.batch_processor.scheduler
     return len(scheduler.active_requests) + len(scheduler.waiting_requests)
+
+
+def forward_passes(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When each forward pass from now on was over; it grows."""
+    processor, passes = engine._batch._manager.batch_processor, list[float]()
+    update = processor.update_batch
+
+    def counted(*args: Any) -> Any:
+        passes.append(time.monotonic())
+        return update(*args)
+
+    monkeypatch.setattr(processor, "update_batch", counted)
+    return passes
 
 
 async def test_jobs_at_once_give_what_each_gives_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,11 +92,14 @@ async def test_a_job_goes_on_where_another_left_it(monkeypatch: pytest.MonkeyPat
                 assert whole[:cut] + (await ids_of(engine, rest))[0] == whole
 
 
-async def test_leaving_frees_the_slot_at_once_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_leaving_frees_the_slot_within_a_forward_pass_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     async with batching(monkeypatch, slots=1) as engine:
         async with engine.generate(generation(COUNT, 500)) as feed:
             await anext(feed)
+            passes = forward_passes(engine, monkeypatch)
+        left_at = len(passes)
         await wait_until(lambda: active(engine) == 0, message="the cancelled job leaves the batch")
+        assert len(passes) - left_at <= 1, "the one that was under way"
         assert len((await ids_of(engine, generation(COUNT, 3)))[0]) == 3
         assert engine._batch._manager.output_router.result_handlers == {}
         assert engine._batch.requests == {}

@@ -57,3 +57,10 @@ def test_running_jobs_by_id() -> None:
     running.remove("a")
     running.stop_all("handover")
     assert (first.reason, second.reason, len(running)) == ("cancel", "handover", 1)
+
+
+def test_what_all_were_told_holds_for_a_job_that_begins_afterwards() -> None:
+    """Leased before the worker was told to stop, and not yet running: else it would run on, and wait out its lease."""
+    running = Running()
+    running.stop_all("handover")
+    assert running.add("late").reason == "handover"
