@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from bench.figures import percentile
+from cli.bench_runs import percentile
 from tests.chaos.plan import KINDS, Kind, Plan
 
 

@@ -107,6 +107,8 @@ async def test_no_path_query_or_header_breaks_the_server(
         return
     try:
         assert answer.status_code < 500, await answer.aread()
+        if not all(value.isprintable() for value in sent.values()) and answer.status_code == 400:
+            return  # a control character in a header: perhaps the HTTP parser's own answer, before anything of ours is asked
         if answer.status_code >= 400 and method != "HEAD":
             assert answer.headers["content-type"] == "application/problem+json"
             assert (await answer.aread()).startswith(b'{"type":"urn:lastevent:problem:')

@@ -21,7 +21,7 @@ from typing import Final
 
 import uvloop
 
-from bench.figures import percentile
+from cli.bench_runs import percentile
 
 _FRAME: Final = re.compile(rb"id: (\d+)-(\d+)\ndata: ([^\n]*)\n\n")
 """A whole frame; it is never cut by the chunks of the response, only by what one read brings."""

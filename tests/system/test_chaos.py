@@ -13,6 +13,10 @@ async def test_nothing_is_lost_doubled_disordered_or_stuck() -> None:
         *(sys.executable, "-m", "tests.chaos", "--seed", str(SEED), "--seconds", "20", "--lease", "1.5", "--every", "1.2"),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=ROOT,
     )  # fmt: skip
-    said, _ = await process.communicate()
+    try:
+        said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.terminate()
     print(said.decode())
     assert process.returncode == 0
