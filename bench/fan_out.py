@@ -22,7 +22,7 @@ from bench.owned_log import owned_log
 from bench.stage import ROOT, Child, Stage
 from shared.events import Token
 from shared.redis_client import make_client
-from worker.writer import LogHandle
+from worker.log_handle import LogHandle
 
 TUTORIAL: Final = "tutorial"
 _PER_S: Final = 50.0

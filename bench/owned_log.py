@@ -19,7 +19,8 @@ from shared.redis_client import make_client
 from shared.settings import API_LANE, Settings
 from worker.control import Running
 from worker.leases import Identity, Leases
-from worker.writer import LogHandle, Writer
+from worker.log_handle import LogHandle
+from worker.writer import Writer
 
 MODEL: Final = "openai/bench"
 
@@ -49,8 +50,7 @@ class Owner(Generic[W]):
 
     async def end(self, out: LogHandle) -> None:
         """Writes what is left, and the end: nothing is due in the queue afterwards."""
-        await out.flush()
-        await self._log.end(out.owner, out.next_seq, Done("stop", Usage(), Timing()), {})
+        await out.end(Done("stop", Usage(), Timing()), {})
         await self._leases.done_with(out.owner.lease)
 
     @asynccontextmanager

@@ -23,7 +23,8 @@ from shared.events import Token, to_data
 from shared.redis_client import make_client
 from shared.settings import Settings, load_settings
 from worker.leases import Leases
-from worker.writer import LogHandle, Writer
+from worker.log_handle import LogHandle
+from worker.writer import Writer
 
 TEXT: Final = " token"
 

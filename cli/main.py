@@ -71,7 +71,9 @@ Port = Annotated[
 RedisUrl = Annotated[
     str | None,
     typer.Option(
-        metavar="URL", show_default="redis://127.0.0.1:6379/0", help="redis://, rediss:// or unix://; Redis 7.0 or newer."
+        metavar="URL",
+        show_default="redis://127.0.0.1:6379/0",
+        help="redis://, rediss://, unix:// or sentinel://; Redis 7.0 or newer.",
     ),
 ]
 

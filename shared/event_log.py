@@ -52,12 +52,27 @@ class Lease(msgspec.Struct, frozen=True):
     token: str
 
 
+class Opening(msgspec.Struct, frozen=True):
+    """What a claim wrote, so that it can be written again: the same `N-0`, after the same entry."""
+
+    after: EventId
+    worker: str
+    reset: bool
+    rest: bytes
+    """The event's JSON after `reset`."""
+    private: bytes
+    solitude: Solitude | Literal["", "="] = "="
+    """`=`: as it was before."""
+    beside: str = ""
+
+
 class Ownership(msgspec.Struct, frozen=True):
     """A claimed attempt: the right to append to the log and to end it, until someone else claims."""
 
     lease: Lease
     attempt: int
     reason: StartReason
+    opening: Opening
 
     @property
     def job_id(self) -> str:
@@ -165,6 +180,7 @@ class EventLog:
         the attempt before it ended, where that is not in the log yet. `beside` is the job that runs alone no more once this
         one runs too.
         """
+        opening = _opening(seen, worker, model, reset, before, solitude or "", beside or "")
         answer = await scripts.run(
             self._redis,
             "claim",
@@ -176,15 +192,18 @@ class EventLog:
                 self._settings.open_ttl_s,
                 int(self._settings.lease_s * 1000),
                 int(reset),
-                _json_rest(model=model, worker=worker),
-                _private_of_start(before),
-                solitude or "",
-                beside or "",
+                opening.rest,
+                opening.private,
+                opening.solitude,
+                opening.beside,
             ],
         )
         word = answer[0].decode()
         if word == "ok":
-            return Ownership(lease=lease, attempt=int(answer[1]), reason=answer[2].decode())
+            reason = answer[2].decode()
+            if reason == "first":
+                opening = msgspec.structs.replace(opening, reset=False)
+            return Ownership(lease, int(answer[1]), reason, opening)
         return ClaimRefused(word, int(answer[1]) if word == "wait" else 0)
 
     async def note_solitude(self, owner: Ownership, solitude: Solitude | None) -> None:
@@ -204,6 +223,7 @@ class EventLog:
         Raises:
             LogRefused: nothing was written; which one says why.
         """
+        opening = _opening(seen, worker, model, reset, before)
         answer = await scripts.run(
             self._redis,
             "again",
@@ -215,14 +235,14 @@ class EventLog:
                 self._settings.open_ttl_s,
                 reason,
                 int(reset),
-                _json_rest(model=model, worker=worker),
-                _private_of_start(before),
+                opening.rest,
+                opening.private,
             ],
         )
         if answer[0] == b"cancelled":
             return None
         check_answer(answer, owner.job_id)
-        return Ownership(lease=owner.lease, attempt=int(answer[1]), reason=reason)
+        return Ownership(owner.lease, int(answer[1]), reason, opening)
 
     async def move(self, owner: Ownership, here: Lane, there: Lane, model: str, before: AttemptEnd) -> None:
         """Gives the job to another lane, whose next free worker goes on with `model` as a fallback.
@@ -244,29 +264,6 @@ class EventLog:
             [owner.job_id, owner.lease.token, there, model, msgspec.json.encode(before), keys.LIST_TTL_MS],
         )
         check_answer([answer], owner.job_id)
-
-    async def end(self, owner: Ownership, seq: int, event: Terminal, private: Mapping[str, Any]) -> None:
-        """The terminal event and the final status, in one step.
-
-        Raises:
-            LogRefused: nothing was written; which one says why.
-        """
-        answer = await scripts.run(
-            self._redis,
-            "end",
-            [keys.job(owner.job_id), keys.log(owner.job_id)],
-            [
-                owner.lease.token,
-                owner.attempt,
-                seq,
-                to_data(event),
-                msgspec.json.encode(private),
-                final_status(event),
-                self._settings.retention_s,
-                owner.job_id,
-            ],
-        )
-        check_answer(answer, owner.job_id)
 
     async def close(
         self,
@@ -321,6 +318,29 @@ def append_command(appends: Iterable[Append]) -> tuple[Arg, ...]:
     return scripts.command("append", names, args)
 
 
+def end_command(owner: Ownership, seq: int, event: Terminal, private: Mapping[str, Any], retention_s: int) -> tuple[Arg, ...]:
+    """The command that writes the terminal event and the final status, in one step."""
+    args: list[Arg] = [
+        owner.lease.token, owner.attempt, seq, to_data(event), msgspec.json.encode(private), final_status(event), retention_s,
+        owner.job_id,
+    ]  # fmt: skip
+    return scripts.command("end", [keys.job(owner.job_id), keys.log(owner.job_id)], args)
+
+
+def reclaim_command(owner: Ownership, claimed_at: float, lease_s: float, *, held: bool) -> tuple[Arg, ...]:
+    """The command that asks where an attempt's log stands, and puts its claim, of `claimed_at` (Unix seconds), back if that was
+    lost. Not `held`: the claim is too old to be one that Redis may have forgotten, so that a record without it means that
+    another has claimed."""
+    opening = owner.opening
+    args: list[Arg] = [
+        owner.lease.token, opening.worker, owner.attempt, str(opening.after), owner.reason, int(opening.reset),
+        f"{claimed_at:.3f}", int(lease_s * 1000), opening.rest if held else "", opening.private,
+        opening.solitude, opening.beside,
+    ]  # fmt: skip
+    names = [keys.job(owner.job_id), keys.log(owner.job_id), keys.arq_in_progress(owner.job_id)]
+    return scripts.command("reclaim", names, args)
+
+
 def check_answer(answer: Sequence[bytes], job_id: str) -> None:
     """Turns a script's refusal, for one log, into the exception that says what follows from it."""
     word = answer[0]
@@ -346,8 +366,18 @@ def outside_start(model: str, worker: str) -> bytes:
     return _json_rest(model=model, worker=worker, reason="takeover", reset=False)
 
 
-def _private_of_start(before: AttemptEnd | None) -> bytes:
-    return msgspec.json.encode({"v": FORMAT_VERSION} | ({"before": before} if before else {}))
+def _opening(
+    after: EventId,
+    worker: str,
+    model: str,
+    reset: bool,
+    before: AttemptEnd | None,
+    solitude: Solitude | Literal["", "="] = "=",
+    beside: str = "",
+) -> Opening:
+    private = {"v": FORMAT_VERSION} | ({"before": before} if before else {})
+    rest = _json_rest(model=model, worker=worker)
+    return Opening(after, worker, reset, rest, msgspec.json.encode(private), solitude, beside)
 
 
 def _json_rest(**fields: object) -> bytes:

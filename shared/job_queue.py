@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 from arq.jobs import serialize_job
 from redis.asyncio import Redis
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import NoScriptError, OutOfMemoryError
 
 from shared import keys
 from shared.errors import IdempotencyConflict, JobNotFound, QueueFull, RedisUnavailable
@@ -21,6 +21,7 @@ from shared.ids import JobId, is_job_id, new_job_id
 from shared.job import JobRequest
 from shared.models import Model
 from shared.redis_client import Arg, ScriptName, scripts
+from shared.redis_connections import WritesRefused
 from shared.settings import Settings
 
 FUNCTION: Final = "generate"
@@ -50,7 +51,8 @@ class JobQueue:
 
         Raises:
             IdempotencyConflict: the key came before with another body.
-            QueueFull, RedisUnavailable: nothing was stored; later is worth a try.
+            QueueFull, RedisUnavailable: nothing was stored, or, with LASTEVENT_DURABLE_SUBMIT, it may have been and the message
+                says so; later is worth a try.
         """
         job_id = new_job_id()
         now = time.time()
@@ -68,9 +70,11 @@ class JobQueue:
         ]
         args = self._submit_args(job_id, model, stored, digest, now, idem)
         try:
-            answer = await scripts.run(self._redis, "submit", [*names, *([idem] if idem else [])], args)
+            answer = await self._store([*names, *([idem] if idem else [])], args)
         except OutOfMemoryError:
             raise RedisUnavailable("Redis is full: it takes no new jobs until some of the old ones expire.") from None
+        except WritesRefused:
+            raise RedisUnavailable("Redis takes no writes: its disk is full, or too few replicas follow it.") from None
         if answer[0] == b"full":
             raise QueueFull(f"The lane {model.lane!r} holds {int(answer[1])} jobs, its limit. Try again later.")
         if answer[0] == b"exists":
@@ -93,6 +97,26 @@ class JobQueue:
     async def erase(self, job_id: str) -> None:
         """Cancels the job if it is open, then erases everything of it. Raises JobNotFound."""
         await self._end_by_user("erase", job_id, [keys.job(job_id), keys.log(job_id), keys.JOBS], [])
+
+    async def _store(self, names: list[str], args: list[Arg]) -> list[bytes]:
+        """The submit script's answer; with LASTEVENT_DURABLE_SUBMIT once what it wrote is on Redis' disk."""
+        if not self._settings.durable_submit:
+            return await scripts.run(self._redis, "submit", names, args)  # type: ignore[no-any-return]
+        timeout_ms = int(self._settings.durable_timeout_s * 1000)
+        async with self._redis.pipeline(transaction=False) as pipe:  # one connection: WAITAOF waits for its writes
+            scripts.queue(pipe, "submit", names, args)
+            pipe.execute_command("WAITAOF", 1, 0, timeout_ms)
+            answer, synced = await pipe.execute(raise_on_error=False)
+        if isinstance(answer, NoScriptError):
+            await scripts.load_again(self._redis)
+            return await self._store(names, args)
+        if isinstance(answer, Exception):
+            raise answer
+        if answer[0] != b"full" and (isinstance(synced, Exception) or synced[0] < 1):
+            raise RedisUnavailable(
+                "Redis did not say in time that the job is on its disk. It may exist: send the same Idempotency-Key again."
+            )
+        return answer  # type: ignore[no-any-return]
 
     async def _end_by_user(self, script: ScriptName, job_id: str, names: list[str], retention: list[Arg]) -> str:
         if not is_job_id(job_id):

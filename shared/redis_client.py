@@ -4,42 +4,75 @@ redis-py retries nothing and waits for ever unless told otherwise; both are told
 their own, because a socket timeout also cuts blocking reads.
 """
 
-import asyncio
 import hashlib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
-import hiredis
-from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared.errors import ConfigurationError
+from shared.redis_connections import OURS, Parser, SentinelConnection, Sentinels, SentinelUrl, WritesRefused
 from shared.settings import Settings
 
 OLDEST_REDIS: Final = (7, 0)
+OLDEST_DURABLE: Final = (7, 2)
+"""The first that knows `WAITAOF`."""
 
 ScriptName = Literal[
-    "submit", "take", "claim", "solitude", "append", "again", "move", "end", "close_job", "renew", "release", "cancel",
-    "erase",
+    "submit", "take", "claim", "reclaim", "solitude", "append", "again", "move", "end", "close_job", "renew", "release",
+    "cancel", "erase",
 ]  # fmt: skip
 Arg = str | bytes | int
 
 UNREACHABLE: Final = (RedisConnectionError, RedisTimeoutError, OSError, ReadOnlyError)
 """What redis-py raises when Redis is not there: refused, reset, timed out, still loading, or just not the primary any more."""
 
+NOT_NOW: Final = (*UNREACHABLE, OutOfMemoryError, WritesRefused)
+"""The same, or it is there and takes no writes: full, its disk full, too few replicas. Later is worth a try."""
+
+_EVEN_WHEN_FULL: Final[frozenset[ScriptName]] = frozenset({"renew", "release", "cancel", "erase"})
+"""These keep what lives alive, or make room: refused, a full Redis would stay full, and its jobs would change hands."""
+
 
 def _read_scripts() -> dict[ScriptName, str]:
     folder = files("shared") / "lua"
     common = (folder / "_common.lua").read_text()
-    return {name: common + (folder / f"{name}.lua").read_text() for name in get_args(ScriptName)}
+    heads = {name: "#!lua flags=allow-oom\n" if name in _EVEN_WHEN_FULL else "" for name in get_args(ScriptName)}
+    return {name: heads[name] + common + (folder / f"{name}.lua").read_text() for name in get_args(ScriptName)}
+
+
+class Primary:
+    """Which history of Redis this process is connected to: another one after a restart or a failover, and then it may lack what
+    was written last."""
+
+    def __init__(self) -> None:
+        self._replid: str | None = None
+        self._on_change: list[Callable[[], None]] = []
+
+    def on_change(self, call: Callable[[], None]) -> None:
+        """`call` is called before anything else is said on the connection that showed it."""
+        self._on_change.append(call)
+
+    async def greet(self, connection: Connection) -> None:
+        """redis-py's hook for a fresh connection: scripts, then a look at who answers."""
+        await scripts.load(connection)
+        await connection.send_command("INFO", "replication")
+        info: bytes = await connection.read_response()
+        (replid,) = re.findall(rb"master_replid:(\w+)", info)
+        before, self._replid = self._replid, replid.decode()
+        if before is not None and before != self._replid:
+            for call in self._on_change:
+                call()
 
 
 class Scripts:
@@ -83,64 +116,11 @@ class Scripts:
 scripts: Final = Scripts()
 
 
-class _Written(AbstractConnection):
-    """What a connection writes, done anew.
-
-    Commands are packed by hiredis: redis-py's asyncio connections do it in Python, 20 µs a command instead of 3. And they are
-    sent under `asyncio.timeout`: redis-py's `asyncio.wait_for` makes a task of each write, and on Python 3.11 swallows a cancel
-    that comes as the write is done, so that a worker told to stop went on for ever.
-    """
-
-    def pack_command(self, *args: Any) -> list[bytes]:
-        # A command's name may be of several words, as `SCRIPT LOAD`.
-        return [hiredis.pack_command((*args[0].split(), *args[1:]))]
-
-    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
-        return [b"".join([hiredis.pack_command((*(words := tuple(command))[0].split(), *words[1:])) for command in commands])]
-
-    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
-        if not self.is_connected:
-            await self.connect()  # type: ignore[no-untyped-call]
-        elif check_health:
-            await self.check_health()  # type: ignore[no-untyped-call]
-        whole = command.encode() if isinstance(command, str) else command
-        try:
-            assert self._writer is not None, "connected above"
-            async with asyncio.timeout(self.socket_timeout):
-                self._writer.writelines([whole] if isinstance(whole, bytes) else whole)
-                await self._writer.drain()
-        except TimeoutError:
-            await self.disconnect(nowait=True)
-            raise RedisTimeoutError("Timeout writing to socket") from None
-        except OSError as error:
-            await self.disconnect(nowait=True)
-            raise RedisConnectionError(f"Error while writing to socket: {error}.") from error
-        except BaseException:  # half a command may be on the wire
-            await self.disconnect(nowait=True)
-            raise
-
-
-class _TcpConnection(_Written, Connection):
-    pass
-
-
-class _TlsConnection(_Written, SSLConnection):
-    pass
-
-
-class _UnixConnection(_Written, UnixDomainSocketConnection):
-    pass
-
-
-_OURS: Final[dict[type[AbstractConnection], type[AbstractConnection]]] = {
-    Connection: _TcpConnection,
-    SSLConnection: _TlsConnection,
-    UnixDomainSocketConnection: _UnixConnection,
-}
-
-
-def make_pool(settings: Settings, *, timeout_s: float | None = None, connections: int | None = None) -> ConnectionPool:
-    """A pool whose connections time out, retry, keep alive and have the scripts loaded.
+def make_pool(
+    settings: Settings, *, timeout_s: float | None = None, connections: int | None = None, primary: Primary | None = None
+) -> ConnectionPool:
+    """A pool whose connections time out, retry, keep alive and have the scripts loaded. `primary`, where given, is told which
+    Redis each of them found.
 
     Raises:
         ConfigurationError: LASTEVENT_REDIS_URL is no Redis URL.
@@ -154,15 +134,24 @@ def make_pool(settings: Settings, *, timeout_s: float | None = None, connections
         "retry": Retry(ExponentialBackoff(cap=0.4, base=0.05), 3),
         # Both are needed: without the list redis-py retries nothing, without OSError not even a refused connect.
         "retry_on_error": [RedisConnectionError, RedisTimeoutError, OSError],
-        "redis_connect_func": scripts.load,
+        "redis_connect_func": scripts.load if primary is None else primary.greet,
+        "parser_class": Parser,
         "max_connections": connections or settings.redis_connections,
         "timeout": timeout,  # how long a caller waits for a free connection of the pool
     }
     if not url.startswith("unix:"):
         options["socket_keepalive"] = True
+    if url.startswith("sentinel:"):
+        return _sentinel_pool(SentinelUrl.parse(url), options)
     pool: ConnectionPool = BlockingConnectionPool.from_url(url, **options)
-    pool.connection_class = _OURS[pool.connection_class]
+    pool.connection_class = OURS[pool.connection_class]
     return pool
+
+
+def _sentinel_pool(url: SentinelUrl, options: dict[str, Any]) -> ConnectionPool:
+    sentinels = Sentinels(url, options["socket_connect_timeout"])
+    whose: dict[str, Any] = {"db": url.db, "username": url.username, "password": url.password, "sentinels": sentinels}
+    return BlockingConnectionPool(connection_class=SentinelConnection, **options, **whose)
 
 
 def make_client(settings: Settings) -> Redis:
@@ -170,9 +159,10 @@ def make_client(settings: Settings) -> Redis:
     return Redis.from_pool(make_pool(settings))
 
 
-def make_blocking_client(settings: Settings, longest_wait_s: float) -> Redis:
+def make_blocking_client(settings: Settings, longest_wait_s: float, primary: Primary | None = None) -> Redis:
     """A client for commands that block up to `longest_wait_s`; a server that is silent beyond it counts as gone."""
-    return Redis.from_pool(make_pool(settings, timeout_s=longest_wait_s + settings.redis_timeout_s, connections=4))
+    timeout_s = longest_wait_s + settings.redis_timeout_s
+    return Redis.from_pool(make_pool(settings, timeout_s=timeout_s, connections=4, primary=primary))
 
 
 def make_push_connection(redis: Redis) -> AbstractConnection:
@@ -186,11 +176,15 @@ def check_redis_url(url: str) -> None:
     """Raises ConfigurationError, without repeating the URL: it may hold a password."""
     try:
         parts = urlsplit(url)
-        port_fits = parts.port is None or 0 < parts.port < 65_536
+        if parts.scheme == "sentinel":
+            SentinelUrl.parse(url)
+            port_fits = True
+        else:
+            port_fits = parts.port is None or 0 < parts.port < 65_536
     except ValueError:
         port_fits, parts = False, urlsplit("")
-    right = "redis://host:6379/0, rediss://… or unix:///path/to/redis.sock"
-    if parts.scheme not in ("redis", "rediss", "unix") or not port_fits:
+    right = "redis://host:6379/0, rediss://…, unix:///path/to/redis.sock or sentinel://host1:26379,host2:26379/name/0"
+    if parts.scheme not in ("redis", "rediss", "unix", "sentinel") or not port_fits:
         raise ConfigurationError(f"LASTEVENT_REDIS_URL is not a Redis URL: it must be like {right}.")
     if parts.scheme == "unix" and not parts.path:
         raise ConfigurationError(f"LASTEVENT_REDIS_URL names no socket: it must be like {right}.")
@@ -201,18 +195,28 @@ def describe(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme == "unix":
         return f"unix://{parts.path}"
+    if parts.scheme == "sentinel":
+        return f"sentinel://{parts.netloc.rpartition('@')[2]}{parts.path}"
     return f"{parts.scheme}://{parts.hostname or 'localhost'}:{parts.port or 6379}{parts.path}"
 
 
 async def check_redis(redis: Redis, settings: Settings) -> None:
-    """Raises ConfigurationError when Redis does not answer, refuses us, or is too old: one line that says what to do."""
+    """Raises ConfigurationError when Redis does not answer, refuses us, or cannot do what is asked of it: one line that says
+    what to do."""
     where = describe(settings.redis_url.get_secret_value())
     try:
         version = str((await redis.info("server"))["redis_version"])
+        keeps_a_file = bool((await redis.info("persistence"))["aof_enabled"])
     except UNREACHABLE:
         raise ConfigurationError(f"Redis does not answer at {where}: start it, or set LASTEVENT_REDIS_URL.") from None
     except RedisError as error:
         raise ConfigurationError(f"Redis at {where} refuses us: {error}.") from None
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
+    numbers = tuple(int(part) for part in version.split(".")[:2])
+    if numbers < OLDEST_REDIS:
         oldest = ".".join(map(str, OLDEST_REDIS))
         raise ConfigurationError(f"Redis at {where} is version {version}; Lastevent needs {oldest} or newer.")
+    if settings.durable_submit and numbers < OLDEST_DURABLE:
+        oldest = ".".join(map(str, OLDEST_DURABLE))
+        raise ConfigurationError(f"Redis at {where} is version {version}; LASTEVENT_DURABLE_SUBMIT needs {oldest} or newer.")
+    if settings.durable_submit and not keeps_a_file:
+        raise ConfigurationError(f"Redis at {where} keeps no append-only file, which LASTEVENT_DURABLE_SUBMIT needs.")

@@ -46,11 +46,18 @@ class Settings(BaseSettings):
 
     # --- Redis -------------------------------------------------------------------------------------------------------
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """`redis://`, `rediss://` or `unix://`. Secret because it may carry a password."""
+    """`redis://`, `rediss://`, `unix://`, or `sentinel://host1:26379,host2:26379/name/0`. Secret because it may carry a
+    password."""
     redis_timeout_s: float = Field(5.0, gt=0, le=60)
     """A command without an answer for so long is an error; above a slow fsync, below a lease."""
     redis_connections: int = Field(64, ge=4, le=10_000)
     """At most so many connections a process; callers past it wait for one."""
+    durable_submit: bool = False
+    """A submit is answered only once Redis has it on its disk (protocol P2). Needs Redis 7.2 with an append-only file; what it
+    costs stands in docs/OPERATIONS.md."""
+    durable_timeout_s: float = Field(3.0, gt=0, le=60)
+    """How long such a submit waits for the disk before it is 503; above `everysec`'s second and a slow fsync's two, below
+    `redis_timeout_s`."""
 
     # --- lanes and slots ---------------------------------------------------------------------------------------------
     lanes: Annotated[tuple[Lane, ...], NoDecode] = (API_LANE, LOCAL_LANE)
@@ -111,8 +118,16 @@ class Settings(BaseSettings):
     """From the accepted submit to the end, over all attempts."""
 
     # --- the writer --------------------------------------------------------------------------------------------------
-    writer_buffer_events: int = Field(2_000, ge=16)
-    """Events of one job that may wait for Redis; past it the provider is read no further until some are written."""
+    hold_s: float = Field(3.0, ge=0, le=60)
+    """How long a worker holds what Redis has acknowledged, to write it again when a restart or failover forgot it: above
+    `everysec`'s second and the two for which a slow fsync holds writes back."""
+    writer_buffer_events: int = Field(10_000, ge=16)
+    """Events of one job that a worker holds, acknowledged or waiting for Redis; past it the provider is read no further. With
+    `hold_s` it bounds a job to some 3,000 events a second, far above any model."""
+    writer_buffer_bytes: int = Field(4 * 1024 * 1024, ge=1024)
+    """The same for their text, one byte a character."""
+    writer_patience_s: float = Field(30.0, gt=0, le=3600)
+    """How long a provider is read no further before its attempt ends as `internal`; what was generated until then stands."""
 
     # --- the web tier ------------------------------------------------------------------------------------------------
     host: str = "127.0.0.1"
@@ -243,6 +258,8 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         if self.retry_max_ms < self.retry_min_ms:
             raise ValueError("retry_max_ms must not be below retry_min_ms")
+        if self.durable_submit and self.durable_timeout_s >= self.redis_timeout_s:
+            raise ValueError("durable_timeout_s must be below redis_timeout_s")
         return self
 
     @classmethod

@@ -29,7 +29,7 @@ from shared.ids import START, EventId
 from shared.push import Push, parse_push
 from shared.redis_client import UNREACHABLE, make_push_connection
 from shared.settings import Settings
-from web.replay import at_once, send_page
+from web.replay import at_once, outran, send_page
 from web.sse import REWIND, Frame, merged, reconnect, split_frames
 from web.subscriber import State, Subscriber
 from web.tail import Tail
@@ -53,6 +53,7 @@ class Hub:
         self._draining = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscribers: set[Subscriber] = set()
+        self._second_look: asyncio.Task[None] | None = None
         self.deliveries = 0
         """Writes of pushed frames to readers since the start."""
 
@@ -261,6 +262,10 @@ class Hub:
             count = min(PAGE, 2 * max(1, len(page)))  # of what fitted, so that little is read in vain
             if subscriber.state is not State.REPLAYING:
                 return
+            if page and outran(page[0].event, subscriber.cursor):
+                await subscriber.write_slowly(REWIND, asyncio.get_running_loop().time())
+                subscriber.cursor = START
+                continue
             if page and page[-1].event.terminal:
                 await send_page(subscriber, page[:-1], self._settings.frame_limit)
                 subscriber.cursor = page[-1].id
@@ -339,8 +344,11 @@ class Hub:
 
     async def _check_forever(self) -> None:
         while True:
-            await asyncio.sleep(self._settings.log_check_s)
-            await self._check_logs()
+            await self._check_after(self._settings.log_check_s)
+
+    async def _check_after(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self._check_logs()
 
     async def _check_logs(self) -> None:
         """Compares where live readers stand with what the logs hold: a lost push hangs nobody, a lost tail is told."""
@@ -361,18 +369,28 @@ class Hub:
         if last is None:  # erased or expired, and its terminal event missed: the reader's return is told so
             subscriber.end(reconnect("the log is gone"), now)
         elif stood > last:
+            if subscriber.ahead_for(now) < self._settings.lease_s:
+                self._check_again()  # its writer has a lease to write again what was lost, and nobody else writes within it
+                return
             log.warning("the log lost what a reader had", job=tail.job_id, reader=str(stood), log=str(last))
             tail.forget()
             self.rewind(subscriber, now)
             self._spawn_replay(subscriber, tail)
-        elif subscriber.cursor < last:
-            subscriber.state = State.REPLAYING
-            self._spawn_replay(subscriber, tail)
+        else:
+            subscriber.ahead_since = None
+            if subscriber.cursor < last:
+                subscriber.state = State.REPLAYING
+                self._spawn_replay(subscriber, tail)
+
+    def _check_again(self) -> None:
+        if self._second_look is None or self._second_look.done():
+            self._second_look = self._spawn(self._check_after(self._settings.lease_s + 0.01))  # timers may be early by 1 ms
 
     def rewind(self, subscriber: Subscriber, now: float) -> None:
         """The reader discards all that it holds; the log is replayed from its start (protocol 4.1)."""
         subscriber.write(REWIND, now)
         subscriber.cursor = START
+        subscriber.ahead_since = None
         subscriber.state = State.REPLAYING
 
     def _spawn(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":

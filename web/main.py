@@ -99,6 +99,8 @@ def _die_with_the_hub(listening: "asyncio.Task[None]") -> None:
 def build_app(settings: Settings) -> Starlette:
     """The ASGI application. Its lifespan runs the hub; `app.state.context` is what its handlers share."""
     redis = make_client(settings)
+    # A durable submit keeps its connection for as long as the disk takes: not one that readers wait for.
+    submits = make_client(settings) if settings.durable_submit else redis
     event_log = EventLog(redis, settings)
     hub = Hub(redis, event_log, settings)
     context = Context(
@@ -106,7 +108,7 @@ def build_app(settings: Settings) -> Starlette:
         redis=redis,
         log=event_log,
         store=JobStore(redis, event_log),
-        queue=JobQueue(redis, settings),
+        queue=JobQueue(submits, settings),
         hub=hub,
         metrics=Metrics(readers=lambda: len(hub), streams=lambda: hub.followed, deliveries=lambda: hub.deliveries),
     )
@@ -121,6 +123,7 @@ def build_app(settings: Settings) -> Starlette:
             listening.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await listening
+            await submits.aclose()
             await redis.aclose()
 
     app = Starlette(

@@ -4,7 +4,8 @@ import asyncio
 from typing import Final
 
 from shared.event_log import Entry
-from shared.events import to_data
+from shared.events import AnyEvent, Started, to_data
+from shared.ids import START, EventId
 from web.sse import Frame, merged
 from web.subscriber import Subscriber
 
@@ -22,6 +23,11 @@ def at_once(entries: list[Entry]) -> list[Entry]:
         if i and size > _CHUNK:
             return entries[:i]
     return entries
+
+
+def outran(event: AnyEvent, cursor: EventId) -> bool:
+    """Whether what follows a reader's cursor is an attempt that began elsewhere: the log lost what the reader has."""
+    return isinstance(event, Started) and cursor != START and event.after != str(cursor)
 
 
 async def send_page(subscriber: Subscriber, page: list[Entry], frame_limit: int) -> None:

@@ -34,6 +34,7 @@ class Subscriber:
         "_on_ready",
         "_send",
         "abort",
+        "ahead_since",
         "blocked_since",
         "cursor",
         "heartbeat",
@@ -66,6 +67,8 @@ class Subscriber:
         self.opened_at = now
         self.last_sent = now
         self.blocked_since: float | None = None
+        self.ahead_since: float | None = None
+        """When its cursor was first seen beyond its log's end; None while the log holds its place."""
         self.abort = abort
         self.task: asyncio.Task[None] | None = None
         """What it does by itself: a replay after it fell behind, or the rest of a blocked send."""
@@ -75,6 +78,12 @@ class Subscriber:
     @property
     def takes_pushes(self) -> bool:
         return self.state is State.LIVE and self.blocked_since is None
+
+    def ahead_for(self, now: float) -> float:
+        """How many seconds ago its cursor was first seen beyond its log's end, which it still is."""
+        if self.ahead_since is None:
+            self.ahead_since = now
+        return now - self.ahead_since
 
     def write(self, body: bytes, now: float, *, last: bool = False) -> None:
         """Sends without ever waiting. Only for a reader that is not blocked; whole frames only."""

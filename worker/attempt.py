@@ -11,11 +11,11 @@ from shared.events import Content, FinishReason, Token, Usage
 from shared.fold import Fold, Pace
 from shared.ids import EventId
 from worker.gaps import Gaps
+from worker.log_handle import LogHandle
 from worker.output_count import OutputCount
 from worker.providers.base import Call, Finish, Provider
 from worker.recovery import Limits
 from worker.tokens import Tokens
-from worker.writer import LogHandle
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -95,6 +95,8 @@ class Attempt:
                     if isinstance(delta, Usage):
                         self._told = delta
                         continue
+                    if self._out.full:
+                        deadline.reschedule(self._ends_at)  # the silence is Redis', and has a limit of its own
                     if not await self._take(delta):
                         return "budget"
                     deadline.reschedule(min(self._ends_at, loop.time() + self._limits.idle_s))

@@ -19,7 +19,7 @@ from shared.fold import Fold
 from shared.job import JobRequest
 from shared.job_store import Record
 from shared.models import Model, resolve
-from shared.redis_client import UNREACHABLE
+from shared.redis_client import NOT_NOW
 from worker import recovery
 from worker.company import Place
 from worker.control import Control, Leave
@@ -42,7 +42,7 @@ async def generate(lease: Lease, control: Control, tools: Tools) -> Leave:
             except JobNotFound:
                 log.info("job is gone")
                 return Leave("over")
-            except UNREACHABLE as error:
+            except NOT_NOW as error:
                 # Nothing is claimed yet; what the log holds decides once Redis is back.
                 log.warning("job waits for Redis", error=str(error))
                 await asyncio.sleep(PAUSE_S)
@@ -142,6 +142,6 @@ async def _end_after_a_fault(lease: Lease, tools: Tools) -> Leave:
         await tools.log.close(lease.job_id, event, record.model, tools.worker_id, lease=lease)
     except JobNotFound:
         return Leave("over")
-    except UNREACHABLE:
+    except NOT_NOW:
         return Leave("later", after_ms=1000)
     return Leave("over")

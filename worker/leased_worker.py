@@ -26,7 +26,7 @@ from shared.errors import JobNotFound
 from shared.event_log import EventLog, Lease
 from shared.job_queue import FUNCTION
 from shared.job_store import JobStore
-from shared.redis_client import UNREACHABLE
+from shared.redis_client import NOT_NOW
 from shared.settings import Settings
 from worker.company import Company
 from worker.control import Control, Leave, Running
@@ -95,15 +95,15 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
         company.call_when_free(self._look_again)
 
     async def main(self) -> None:
-        """Takes and starts jobs until cancelled; lives through outages of Redis."""
+        """Takes and starts jobs until cancelled; lives through outages of Redis, and through its being full."""
         away = False
         while True:
             try:
                 await self._poll_iteration()
                 await self._sleep_until_called()
-            except UNREACHABLE as error:
+            except NOT_NOW as error:
                 if not away:
-                    log.warning("no jobs are taken: Redis is away", error=str(error))
+                    log.warning("no jobs are taken: Redis is away or full", error=str(error))
                 away = True
                 await asyncio.sleep(0.2)
             else:

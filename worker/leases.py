@@ -7,6 +7,8 @@ score pushed past now; both are renewed for all of a worker's jobs in one round 
 import asyncio
 import secrets
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -17,7 +19,7 @@ from redis.exceptions import RedisError
 from shared import keys
 from shared.event_log import Lease
 from shared.job_store import WorkerInfo
-from shared.redis_client import UNREACHABLE, scripts
+from shared.redis_client import UNREACHABLE, Arg, scripts
 from shared.settings import Settings
 from worker.control import Running
 
@@ -52,8 +54,12 @@ class Leases:
         self._running = running
         self._queue = keys.queue(identity.lane)
         self._held: dict[str, Lease] = {}
-        self._renewed_at = time.monotonic()
+        self.contest: Callable[[str], bool] = lambda _job_id: False
+        """Asked before a lease is believed lost: whether the job's claim may be what Redis forgot, and is looked into."""
+        self.renewed_at = time.monotonic()
+        """When the last renewal that succeeded was sent: all leases held then."""
         self._renewed = asyncio.Event()
+        self._due = asyncio.Event()
         self._lease_ms = int(settings.lease_s * 1000)
         self._rounds = 0
 
@@ -94,14 +100,19 @@ class Leases:
         A worker that slept through its lease (SIGSTOP, a suspended machine, a partition) may own nothing any more: it writes
         nothing until a renewal said so.
         """
-        while time.monotonic() - self._renewed_at > self._settings.lease_s:
+        while time.monotonic() - self.renewed_at > self._settings.lease_s:
             self._renewed.clear()
             await self._renewed.wait()
+
+    def renew_soon(self) -> None:
+        """Redis is back after it was away: whoever waits to write waits for the next renewal."""
+        self._due.set()
 
     async def renew_forever(self) -> None:
         """Renews every third of a lease, through outages, until cancelled."""
         away = False
         while True:
+            self._due.clear()
             try:
                 await self._renew()
             except UNREACHABLE as error:
@@ -114,7 +125,9 @@ class Leases:
                 if away:
                     log.info("leases are renewed again")
                 away = False
-            await asyncio.sleep(self._settings.lease_s / 3)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.lease_s / 3):
+                    await self._due.wait()
 
     async def announce_end(self) -> None:
         """This worker is gone from the list of live ones; where Redis cannot be told, its entry lapses with the lease."""
@@ -132,14 +145,12 @@ class Leases:
         leases = list(self._held.values())
         # The day-long TTLs need no renewal three times a lease: every hundredth round is minutes.
         ttl = self._settings.open_ttl_s if self._rounds % 100 == 0 else 0
-        args: list[str | bytes | int] = [self._lease_ms, ttl]
+        args: list[Arg] = [self._lease_ms, ttl, self._identity.id, self._info()]
         for lease in leases:
             args += [lease.job_id, lease.token]
-        async with self._redis.pipeline(transaction=False) as pipe:
-            scripts.queue(pipe, "renew", [self._queue, keys.PRIMARY], args)
-            self._announce(pipe)
-            answers: list[bytes] = (await pipe.execute())[0]
-        self._renewed_at = asked_at
+        names = [self._queue, keys.PRIMARY, keys.worker(self._identity.id), keys.WORKERS]
+        answers: list[bytes] = await scripts.run(self._redis, "renew", names, args)
+        self.renewed_at = asked_at
         self._renewed.set()
         for lease, answer in zip(leases, answers, strict=True):
             self._take_in(lease, answer)
@@ -149,12 +160,13 @@ class Leases:
             return  # given back while the renewal was under way
         if answer == b"cancel":
             self._running.stop(lease.job_id, "cancel")
-        elif answer == b"lost":
+        elif answer == b"lost" and not self.contest(lease.job_id):
             log.warning("lease lost", job=lease.job_id)
             self._running.stop(lease.job_id, "lost")
 
-    def _announce(self, pipe: Redis) -> None:
-        identity, alive_ms = self._identity, self._lease_ms
+    def _info(self) -> bytes:
+        """This worker, as it is announced with each renewal."""
+        identity = self._identity
         info = WorkerInfo(
             id=identity.id,
             lane=identity.lane,
@@ -164,10 +176,7 @@ class Leases:
             slots=identity.slots,
             started_at=identity.started_at,
         )
-        now_ms = int(time.time() * 1000)
-        pipe.set(keys.worker(identity.id), msgspec.json.encode(info), px=alive_ms)
-        pipe.zadd(keys.WORKERS, {identity.id: now_ms + alive_ms})
-        pipe.zremrangebyscore(keys.WORKERS, "-inf", now_ms - 10 * alive_ms)
+        return msgspec.json.encode(info)
 
     async def _release(self, lease: Lease, *, score: str, handover: bool) -> None:
         self.forget(lease)

@@ -19,7 +19,7 @@ from shared.job_store import JobStore
 from shared.logs import set_up_logs
 from shared.provider_table import Kind
 from shared.providers import ProviderConfig, provider_configs
-from shared.redis_client import check_redis, make_blocking_client, make_pool
+from shared.redis_client import Primary, check_redis, make_blocking_client, make_pool
 from shared.settings import API_LANE, LOCAL_LANE, Settings
 from worker.company import Company
 from worker.control import Control, Leave, Running
@@ -114,15 +114,16 @@ class WorkerProcess:
     async def serve(self) -> None:
         """Returns once stopped. Raises ConfigurationError before anything was taken."""
         settings, identity = self._settings, self.identity
-        pool = ArqRedis(make_pool(settings))
-        signals = make_blocking_client(settings, settings.poll_s)
+        primary = Primary()
+        pool = ArqRedis(make_pool(settings, primary=primary))
+        signals = make_blocking_client(settings, settings.poll_s, primary)
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
         try:
             await check_redis(pool, settings)
             if await self._start_providers():
-                await self._serve(pool, signals, identity)
+                await self._serve(pool, signals, primary, identity)
             else:
                 log.info("worker was told to stop before it was ready")
                 # A thread that reads a model's files cannot be stopped, and Python would wait for it. There is nothing to lose.
@@ -153,11 +154,14 @@ class WorkerProcess:
         if self.identity.lane == API_LANE and _calls_servers(self._settings):
             self._tokens.begin()  # now, while no job is disturbed; where none will come, by the first that does
 
-    async def _serve(self, pool: ArqRedis, signals: Any, identity: Identity) -> None:
+    async def _serve(self, pool: ArqRedis, signals: Any, primary: Primary, identity: Identity) -> None:
         settings = self._settings
         running = Running()
         leases = Leases(pool, settings, identity, running)
         writer = Writer(pool, settings, leases)
+        leases.contest = writer.contest
+        primary.on_change(writer.doubt_all)
+        primary.on_change(leases.renew_soon)
         event_log = EventLog(pool, settings)
         store = JobStore(pool, event_log)
         company = Company()

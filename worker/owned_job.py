@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from shared.errors import DeadlinePassed, GenerationFailed, InvalidRequest, LogBehind, LogRefused
+from shared.errors import DeadlinePassed, GenerationFailed, InvalidRequest, LogBehind, LogRefused, Superseded
 from shared.event_log import EventLog, Ownership
 from shared.events import Done, Error, FinishReason, Started, Terminal, Usage
 from shared.fold import AttemptEnd, Fold
@@ -21,7 +21,7 @@ from shared.ids import EventId
 from shared.job import JobFailure, JobRequest
 from shared.job_store import JobStore, Record
 from shared.models import Model, resolve
-from shared.redis_client import UNREACHABLE
+from shared.redis_client import NOT_NOW
 from shared.settings import Settings
 from worker import recovery
 from worker.attempt import Attempt, Outcome
@@ -92,12 +92,15 @@ class OwnedJob:
                     leave = await self._attempt()
             return leave
         except LogBehind as error:
-            # Redis came back without a tail of this log. What it holds is the truth now: the next attempt goes on from it.
+            # Redis came back without a tail that is not held here any more. What it has is the truth now: the next attempt goes
+            # on from that.
             log.error("the log lost a tail; handing the job over", error=str(error))
             return Leave("handover")
         except LogRefused as refused:
             log.info("attempt stops", why=refused.code)
             return Leave("lost" if refused.code == "superseded" else "over")
+        finally:
+            self._tools.writer.close(self._out)
 
     def _open(self, owner: Ownership, model: Model, decision: GoOn, before: AttemptEnd | None) -> None:
         """An attempt was claimed: what follows is its own."""
@@ -119,7 +122,7 @@ class OwnedJob:
         # Company that leaves is no news: it would only race with the next one's claim, which says otherwise.
         if place.told is not None and place.told != place.solitude:
             place.told = place.solitude
-            await until_redis_answers(lambda: self._tools.log.note_solitude(self._owner, place.told))
+            await self._with_a_whole_log(lambda: self._tools.log.note_solitude(self._owner, place.told))
         return None
 
     async def _wait_for_turn(self) -> Leave | None:
@@ -179,7 +182,7 @@ class OwnedJob:
             return await self._end(Outcome(failure=failure), before.usage)
         await self._out.flush()
         if model.lane != self._record.lane:
-            await until_redis_answers(
+            await self._with_a_whole_log(
                 lambda: self._tools.log.move(self._owner, self._record.lane, model.lane, model.id, before)
             )
             return Leave("lost")
@@ -189,16 +192,26 @@ class OwnedJob:
         continues = recovery.continues(self._provider_of(model), model, self._request, self._state)
         decision = recovery.go_on(self._state, self._request, continues=continues)
         seen = EventId(self._owner.attempt, self._out.next_seq - 1)
-        claimed = await until_redis_answers(
+        claimed = await self._with_a_whole_log(
             lambda: self._tools.log.again(
                 self._owner, seen, self._tools.worker_id, model.id, following.reason, reset=decision.reset, before=before
             )
         )
         if claimed is None:  # a cancel whose signal is still on its way
             return await self._end(None, before.usage)
-        self._out = self._tools.writer.open(claimed)
+        self._out = self._tools.writer.open(claimed, after=self._out)
         self._open(claimed, model, decision, before)
         return None
+
+    async def _with_a_whole_log(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What a script answers that builds on what this attempt wrote. Where Redis forgot some of that, it is written again
+        first; LogRefused, where that cannot be."""
+        while True:
+            try:
+                return await until_redis_answers(ask)
+            except (LogBehind, Superseded) as refused:
+                log.info("the log is compared", why=refused.code)
+                await self._out.make_whole()
 
     async def _until_told_to_stop(self, work: Coroutine[Any, Any, T]) -> T | None:
         """What the work returns; None when it was told to stop, and is over."""
@@ -230,12 +243,7 @@ class OwnedJob:
         earlier = self._state.attempts[:-1]
         await self._tools.tokens.tell_for_the_dead(earlier, self._request, own.input_tokens)
         event = self._terminal(outcome, recovery.paid(earlier, own))
-
-        async def write() -> None:
-            await self._out.flush()
-            await self._tools.log.end(self._out.owner, self._out.next_seq, event, {"usage": own})
-
-        await until_redis_answers(write)
+        await self._out.end(event, {"usage": own})
         log.info("job ended", type=type(event).__name__.lower(), tokens=self._state.kept_tokens)
         return Leave("over")
 
@@ -275,7 +283,7 @@ async def until_redis_answers(ask: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await ask()
-        except UNREACHABLE as error:
+        except NOT_NOW as error:
             if not waiting:
                 log.warning("the log's scripts wait for Redis", error=str(error))
             waiting = True

@@ -2,98 +2,37 @@
 
 Under light load a token leaves at once; under heavy load round trips stay few. Appends carry explicit ids, so that offering
 them again after a lost reply is harmless: while Redis is away the writer holds what it has and offers it again.
+
+What Redis acknowledged may still be forgotten by a restart or a failover, so each log's newest entries are held a while longer
+(`LogHandle`). Whenever there is reason to doubt a log, because another primary answers, or a script says that the log is behind
+or another's, the writer asks where it stands before it writes on (docs/decisions/0029).
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
+from redis.exceptions import NoScriptError, RedisError
 
-from shared.errors import LogRefused
-from shared.event_log import Append, Offer, Ownership, append_command, check_answer
-from shared.events import AnyEvent
-from shared.redis_client import UNREACHABLE, scripts
+from shared.errors import LogBehind, LogRefused, Superseded
+from shared.event_log import Append, Offer, Ownership, append_command, check_answer, end_command, reclaim_command
+from shared.redis_client import NOT_NOW, UNREACHABLE, Arg, scripts
 from shared.settings import Settings
 from worker.leases import Leases
+from worker.log_handle import MOST_AT_ONCE, LogHandle
 
 log = structlog.get_logger()
 
-MOST_AT_ONCE: Final = 500
-"""Entries in one script, of one job or of many: some milliseconds of Redis' one thread, not more."""
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
-
-
-class LogHandle:
-    """One attempt's way into its log. Only its own attempt appends to it."""
-
-    def __init__(self, writer: "Writer", owner: Ownership, room: int) -> None:
-        self.owner = owner
-        self.refused: LogRefused | None = None
-        """Why the log takes nothing more from this attempt, once it does not."""
-        self._writer = writer
-        self._room = room
-        self._offers: list[Offer] = []
-        self._written = 0
-        self._changed = asyncio.Event()
-
-    @property
-    def next_seq(self) -> int:
-        """The seq of the next event offered; `N-0` was written by the claim."""
-        return self._written + len(self._offers) + 1
-
-    async def append(self, event: AnyEvent, private: Mapping[str, Any] | None = None) -> None:
-        """Offers an event; returns at once unless too many wait for Redis, and then slows the caller down.
-
-        Raises:
-            LogRefused: the log took nothing since; this attempt must stop.
-        """
-        while len(self._offers) >= self._room:
-            await self._wait()
-        if self.refused is not None:
-            raise self.refused
-        self._offers.append(Offer(event, private))
-        self._writer.wake(self)
-
-    async def flush(self) -> None:
-        """Returns once everything offered is in the log. Raises LogRefused."""
-        while self._offers and self.refused is None:
-            await self._wait()
-        if self.refused is not None:
-            raise self.refused
-
-    def offered(self) -> list[Offer]:
-        """What goes into the next round trip."""
-        return self._offers[:MOST_AT_ONCE]
-
-    @property
-    def first_seq(self) -> int:
-        return self._written + 1
-
-    @property
-    def waiting(self) -> bool:
-        return bool(self._offers) and self.refused is None
-
-    def took(self, n: int) -> None:
-        self._written += n
-        del self._offers[:n]
-        self._changed.set()
-
-    def refuse(self, reason: LogRefused) -> None:
-        self.refused = reason
-        self._offers.clear()
-        self._changed.set()
-
-    async def _wait(self) -> None:
-        self._changed.clear()
-        await self._changed.wait()
-
+_TICK_S: Final = 0.5
+"""How often the writer looks what need not be held any more."""
 
 Row = tuple[LogHandle, list[Offer]]
-"""What one log gets in one round trip."""
+"""What one log gets in one round trip; its end, where there are no offers."""
 
 
 class Writer:
@@ -101,84 +40,214 @@ class Writer:
         self._redis = redis
         self._settings = settings
         self._leases = leases
-        self._dirty: dict[LogHandle, None] = {}  # a set that keeps its order: first offered, first written
+        self._logs: dict[LogHandle, None] = {}  # all of which something is held; sets that keep their order
+        self._dirty: dict[LogHandle, None] = {}  # first offered, first written
+        self._doubted: dict[LogHandle, None] = {}
         self._something = asyncio.Event()
+        self._answered_at = 0.0
+        self._pause = 0.0
 
-    def open(self, owner: Ownership) -> LogHandle:
-        return LogHandle(self, owner, self._settings.writer_buffer_events)
+    def open(self, owner: Ownership, *, after: LogHandle | None = None) -> LogHandle:
+        """`after`: the same owner's attempt before this one."""
+        handle = LogHandle(owner, self._settings, self.wake, self._doubt)
+        self._logs[handle] = None
+        if after is not None:
+            after.followed = True
+        return handle
+
+    def close(self, handle: LogHandle) -> None:
+        """Nothing more will be offered. An end is held until Redis has surely kept it; a job without one is another's now, and
+        nothing of it is written again."""
+        if not handle.ended:
+            for each in [each for each in self._logs if each.owner.lease == handle.owner.lease]:
+                self._forget(each)
 
     def wake(self, handle: LogHandle) -> None:
         self._dirty[handle] = None
         self._something.set()
 
+    def doubt_all(self) -> None:
+        """Another primary answers: every log may lack what it had."""
+        for handle in self._logs:
+            self._doubt(handle)
+
+    def contest(self, job_id: str) -> bool:
+        """Redis says that a lease is lost: whether that is doubted, because the claim behind it may be what was forgotten."""
+        handles = [handle for handle in self._logs if handle.owner.job_id == job_id and not handle.ended]
+        for handle in handles:
+            self._doubt(handle)
+        return bool(handles)
+
     async def run_forever(self) -> None:
         """The one task that writes. Cancelled by the worker once its jobs are done."""
-        pause = 0.0
-        while True:
-            await self._something.wait()
-            self._something.clear()
-            await self._leases.wait_until_fresh()
-            batch, self._dirty = list(self._dirty), {}
-            pause = await self._write(batch, pause)
+        self._tick()
+        try:
+            while True:
+                await self._something.wait()
+                self._something.clear()
+                if self._doubted:
+                    await self._heal(self._comparable())
+                await self._leases.wait_until_fresh()
+                if self._doubted and self._comparable():
+                    self._something.set()
+                    continue
+                batch, self._dirty = [handle for handle in self._dirty if handle not in self._doubted], {}
+                await self._write(batch)
+        finally:
+            self._ticker.cancel()
 
-    async def _write(self, batch: list[LogHandle], pause: float) -> float:
-        """One round trip for all; returns the pause that the next failure is followed by, 0 after a success."""
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    async def _write(self, batch: list[LogHandle]) -> None:
+        """One round trip for all."""
         rows = [(handle, handle.offered()) for handle in batch if handle.waiting]
+        rows += [(handle, []) for handle in batch if handle.end_is_due]
         if not rows:
-            return 0.0
+            return
+        asked_at = time.monotonic()
         try:
             answers = await self._execute(rows)
         except UNREACHABLE as error:
-            return await self._hold(rows, pause, "Redis is away", error)
+            await self._hold(rows, "Redis is away", error)
+            return
         refusing: Exception | None = None
-        for (handle, offers), answer in zip(rows, answers, strict=True):
-            if isinstance(answer, (OutOfMemoryError, *UNREACHABLE)):
+        for row, answer in zip(rows, answers, strict=True):
+            if isinstance(answer, NOT_NOW):
                 refusing = answer
             else:
-                _settle(handle, len(offers), answer)
-                if handle.waiting:
-                    self.wake(handle)
+                self._settle(*row, answer)
         if refusing is not None:
-            return await self._hold([row for row in rows if row[0].waiting], pause, "Redis takes no writes", refusing)
-        if pause:
+            await self._hold(rows, "Redis takes no writes", refusing)
+            return
+        self._answered_at = asked_at
+        if self._pause:
             log.info("the log takes events again")
-        return 0.0
+            self._pause = 0.0
 
     async def _execute(self, rows: list[Row]) -> list[Any]:
-        """One answer a row; an exception where its script failed."""
-        groups = list(_groups(rows))
+        """One answer a row; an exception where its script failed. Rows without offers are ends, and come last."""
+        groups = list(_groups([row for row in rows if row[1]]))
+        ends = [handle for handle, offers in rows if not offers]
+        commands = [append_command(Append(h.owner, h.first_seq, offers) for h, offers in group) for group in groups]
+        answers = await self._run([*commands, *(self._end_command(handle) for handle in ends)])
+        appended = [
+            one
+            for group, answer in zip(groups, answers[: len(groups)], strict=True)
+            for one in (answer if isinstance(answer, list) else [answer] * len(group))
+        ]
+        return appended + answers[len(groups) :]
+
+    async def _run(self, commands: Sequence[tuple[Arg, ...]]) -> list[Any]:
+        """The scripts' answers, in one round trip; exceptions among them where one failed."""
         async with self._redis.pipeline(transaction=False) as pipe:
-            for group in groups:
-                pipe.execute_command(*append_command(Append(h.owner, h.first_seq, offers) for h, offers in group))
+            for command in commands:
+                pipe.execute_command(*command)
             answers: list[Any] = await pipe.execute(raise_on_error=False)
         if any(isinstance(answer, NoScriptError) for answer in answers):
             await scripts.load_again(self._redis)
-            return await self._execute(rows)
-        return [
-            one
-            for group, answer in zip(groups, answers, strict=True)
-            for one in (answer if isinstance(answer, list) else [answer] * len(group))
-        ]
+            return await self._run(commands)
+        return answers
 
-    async def _hold(self, rows: list[Row], pause: float, why: str, error: Exception) -> float:
-        if not pause:
-            log.warning("the log takes nothing for now; what was generated is held", why=why, error=str(error))
-        pause = min(pause * 2 or _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
-        await asyncio.sleep(pause)
-        for handle, _ in rows:
+    def _end_command(self, handle: LogHandle) -> tuple[Arg, ...]:
+        assert handle.end_offered is not None, "an end is due"
+        event, private = handle.end_offered
+        return end_command(handle.owner, handle.next_seq, event, private, self._settings.retention_s)
+
+    def _settle(self, handle: LogHandle, offers: list[Offer], answer: Any) -> None:
+        if isinstance(answer, RedisError):
+            raise answer  # a script that fails is a bug of ours: the worker dies of it, and another takes its jobs
+        try:
+            check_answer(answer, handle.owner.job_id)
+        except (LogBehind, Superseded):
+            self._doubt(handle)
+        except LogRefused as refused:
+            self._refuse(handle, refused)
+        else:
+            if offers:
+                handle.took(len(offers))
+            else:
+                handle.took_end()
+            self._go_on(handle)
+
+    def _go_on(self, handle: LogHandle) -> None:
+        if handle.waiting or handle.end_is_due:
             self.wake(handle)
-        return pause
+        elif self._doubted:
+            self._something.set()  # an attempt that waited for this one to be whole
 
+    async def _hold(self, rows: list[Row], why: str, error: Exception) -> None:
+        await self._rest(why, error)
+        for handle, _ in rows:
+            self._go_on(handle)
 
-def _settle(handle: LogHandle, n: int, answer: Any) -> None:
-    if isinstance(answer, RedisError):
-        raise answer  # a script that fails is a bug of ours: the worker dies of it, and another takes its jobs
-    try:
-        check_answer(answer, handle.owner.job_id)
-    except LogRefused as refused:
-        handle.refuse(refused)
-    else:
-        handle.took(n)
+    async def _rest(self, why: str, error: Exception) -> None:
+        if not self._pause:
+            log.warning("the log takes nothing for now; what was generated is held", why=why, error=str(error))
+        self._pause = min(self._pause * 2 or _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+        await asyncio.sleep(self._pause)
+
+    # --- healing -----------------------------------------------------------------------------------------------------
+
+    def _doubt(self, handle: LogHandle) -> None:
+        self._doubted[handle] = None
+        self._something.set()
+
+    def _comparable(self) -> list[LogHandle]:
+        """The doubted ones; of a job with several attempts here, the first that is not known to be whole."""
+        self._doubted = {handle: None for handle in self._doubted if handle in self._logs}
+        found: dict[str, LogHandle] = {}
+        for handle in self._logs:
+            if handle in self._doubted or handle.waiting:
+                found.setdefault(handle.owner.job_id, handle)
+        return [handle for handle in found.values() if handle in self._doubted]
+
+    async def _heal(self, doubted: list[LogHandle]) -> None:
+        """Asks where the doubted logs stand, puts lost claims back, and lets what else was lost wait again."""
+        for handle in doubted:
+            del self._doubted[handle]
+        lease_s = self._settings.lease_s
+        commands = [reclaim_command(handle.owner, handle.claimed_at, lease_s, held=handle.opening_held) for handle in doubted]
+        try:
+            answers = await self._run(commands)
+        except UNREACHABLE as error:
+            answers = [error] * len(doubted)
+        refusing: Exception | None = None
+        for handle, answer in zip(doubted, answers, strict=True):
+            if isinstance(answer, NOT_NOW):
+                refusing = answer
+                self._doubt(handle)
+            elif isinstance(answer, RedisError):
+                raise answer
+            else:
+                self._compare(handle, answer)
+        if refusing is not None:
+            await self._rest("logs cannot be compared", refusing)
+
+    def _compare(self, handle: LogHandle, answer: list[bytes]) -> None:
+        had, ended = handle.first_seq, handle.ended
+        handle.compare(answer)
+        if handle.refused is not None:
+            self._forget(handle)
+            return
+        lost = had - handle.first_seq
+        if lost or handle.ended != ended:
+            log.warning("Redis forgot a tail of this log; it is written again", job=handle.owner.job_id, entries=lost)
+        self._go_on(handle)
+
+    def _refuse(self, handle: LogHandle, reason: LogRefused) -> None:
+        handle.refuse(reason)
+        self._forget(handle)
+
+    def _forget(self, handle: LogHandle) -> None:
+        self._logs.pop(handle, None)
+
+    def _tick(self) -> None:
+        """Lets go of what Redis has surely kept, and once more after a while. A timer, not a task: it never waits."""
+        self._ticker = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+        if not self._doubted:
+            now, alive_at = time.monotonic(), max(self._answered_at, self._leases.renewed_at)
+            for handle in [handle for handle in self._logs if handle.let_go(now, alive_at)]:
+                self._forget(handle)
 
 
 def _groups(rows: list[Row]) -> Iterator[list[Row]]:
@@ -191,4 +260,5 @@ def _groups(rows: list[Row]) -> Iterator[list[Row]]:
             group, entries = [], 0
         group.append(row)
         entries += len(row[1])
-    yield group
+    if group:
+        yield group

@@ -12,6 +12,7 @@
 --   fallback  the model to go on with, between a fallback to another lane and the claim that follows it
 --   before    how the attempt before that fallback ended, JSON
 --   cancel    1 once a cancel was asked for
+--   replid    the primary that took the submit, then the one that granted the last claim
 --   lane      where its queue entry is
 --   created_ms, started_at, finished_at
 --
@@ -85,6 +86,35 @@ end
 local function started_json(attempt, after, reason, reset, rest)
   return '{"type":"started","attempt":' .. string.format('%.0f', attempt) .. ',"after":"' .. after .. '","reason":"' .. reason
     .. '","reset":' .. tostring(reset) .. ',' .. rest
+end
+
+-- A write that changes nothing, so that a WAITAOF on the same connection waits for what another one wrote before.
+local function touch(key)
+  redis.call('PEXPIRE', key, redis.call('PTTL', key))
+end
+
+-- Writes an attempt's opening to log and record, and pushes it. `rest` is the JSON of the event after `reset`; `solitude` is
+-- '' | alone | waits | '=' as it is; `beside` the job that runs alone no more because of this one ('' none). The replid is the
+-- caller's to keep: a claim that is put back was another primary's.
+local function start(record, log, token, worker, attempt, last, reason, reset, rest, private, solitude, beside)
+  local id, number = id_of(attempt, 0), string.format('%.0f', attempt)
+  local started = started_json(attempt, last, reason, reset, rest)
+  redis.call('XADD', log, 'NOMKSTREAM', id, 'e', started, 'p', private)
+  redis.call('HSET', record, 'status', 'running', 'owner', token, 'worker', worker, 'attempt', number, 'reason', reason)
+  redis.call('HDEL', record, 'handover', 'fallback', 'before')
+  local was = redis.call('HGET', record, 'solitude')
+  if reason == 'takeover' and was ~= 'waits' then  -- a job that did not run yet killed nobody
+    redis.call('HINCRBY', record, 'losses', 1)
+    if was == 'alone' then redis.call('HINCRBY', record, 'lost_alone', 1) end
+  end
+  if solitude == '' then
+    redis.call('HDEL', record, 'solitude')
+  elseif solitude ~= '=' then
+    redis.call('HSET', record, 'solitude', solitude)
+  end
+  -- In this same step: were the worker to die in between, that job would be charged for what this one did.
+  if beside ~= '' then redis.call('HDEL', 'lastevent:job:' .. beside, 'solitude') end
+  push(log, last, id, 1, false, frame(id, started))
 end
 
 -- Ends an open job from outside. A queued one ends at 0-2; a started one gets a new attempt of two entries (protocol 3).

@@ -1,13 +1,18 @@
 -- Renews all of one worker's leases. An owner whose token still stands in the record may renew even after its lease lapsed,
 -- as long as no other has claimed: that is how jobs live through an outage of Redis.
--- KEYS  queue, primary
--- ARGV  lease ms, ttl s (0: leave the TTLs alone), then for each job: job id, token
+-- The worker itself is announced in the same step.
+-- KEYS  queue, primary, worker, workers
+-- ARGV  lease ms, ttl s (0: leave the TTLs alone), worker id, its JSON, then for each job: job id, token
 -- → for each job: 'ok' | 'cancel' (kept, and a cancel was asked for) | 'lost'
-local queue, primary, lease, ttl = KEYS[1], KEYS[2], tonumber(ARGV[1]), tonumber(ARGV[2])
+local queue, primary, worker, workers = unpack(KEYS)
+local lease, ttl = tonumber(ARGV[1]), tonumber(ARGV[2])
 primary_since(primary)
 local now = now_ms()
+redis.call('SET', worker, ARGV[4], 'PX', lease)
+redis.call('ZADD', workers, now + lease, ARGV[3])
+redis.call('ZREMRANGEBYSCORE', workers, '-inf', now - 10 * lease)
 local answers = {}
-for i = 3, #ARGV, 2 do
+for i = 5, #ARGV, 2 do
   local job_id, token = ARGV[i], ARGV[i + 1]
   local record, in_progress = 'lastevent:job:' .. job_id, 'arq:in-progress:' .. job_id
   local status, owner, cancel = unpack(redis.call('HMGET', record, 'status', 'owner', 'cancel'))

@@ -6,16 +6,22 @@
 local record, log, arq_job, queue, open, jobs, wake, idem = unpack(KEYS)
 local job_id, queued, payload, created, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
-if redis.call('EXISTS', record) == 1 then return {'ok'} end  -- the same call again, after a lost reply
+if redis.call('EXISTS', record) == 1 then  -- the same call again, after a lost reply
+  touch(record)
+  return {'ok'}
+end
 if idem then
   local before = redis.call('GET', idem)
   -- A job that was forgotten or has expired is submitted anew under its key (protocol P2).
-  if before and redis.call('EXISTS', 'lastevent:job:' .. string.match(before, '^%S+')) == 1 then return {'exists', before} end
+  if before and redis.call('EXISTS', 'lastevent:job:' .. string.match(before, '^%S+')) == 1 then
+    touch(idem)
+    return {'exists', before}
+  end
 end
 local waiting = redis.call('ZCARD', queue)
 if waiting >= tonumber(ARGV[6]) then return {'full', waiting} end
 
-redis.call('HSET', record, 'status', 'queued', 'created_ms', created, unpack(ARGV, 11))
+redis.call('HSET', record, 'status', 'queued', 'created_ms', created, 'replid', replication_id(), unpack(ARGV, 11))
 redis.call('EXPIRE', record, ttl)
 redis.call('XADD', log, '0-1', 'e', queued)
 redis.call('EXPIRE', log, ttl)

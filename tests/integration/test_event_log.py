@@ -12,8 +12,7 @@ from shared.job_queue import JobQueue
 from shared.job_store import JobStore
 from shared.settings import Settings
 from tests.integration.conftest import NewAuthor
-from tests.support.author import DONE, MODEL, Author, append, lease
-from tests.support.servers import Making
+from tests.support.author import DONE, MODEL, Author, append, end, lease
 
 FAILED = Error("timeout", "late", True, True, Usage(), Timing())
 CANCELLED = Cancelled("user", True, Usage(), Timing())
@@ -209,7 +208,7 @@ async def test_a_superseded_owner_is_refused(redis: Redis, new_author: NewAuthor
     for write in (
         append(redis, zombie, 2, Token("zombie")),
         append(redis, zombie, 1, Token("a")),
-        event_log.end(zombie, 2, DONE, {}),
+        end(redis, zombie, 2, DONE),
     ):
         with pytest.raises(Superseded):
             await write
@@ -223,7 +222,7 @@ async def test_nobody_owns_a_job_that_was_handed_over(redis: Redis, new_author: 
         await author.say("a")
 
 
-async def test_behind_the_log_lost_a_tail(redis: Redis, new_author: NewAuthor, event_log: EventLog) -> None:
+async def test_behind_the_log_lost_a_tail(redis: Redis, new_author: NewAuthor) -> None:
     author = await new_author()
     assert author.owner is not None
     await author.say("a", "b", "c")
@@ -231,23 +230,21 @@ async def test_behind_the_log_lost_a_tail(redis: Redis, new_author: NewAuthor, e
     with pytest.raises(LogBehind):
         await append(redis, author.owner, 4, Token("d"))
     with pytest.raises(LogBehind):
-        await event_log.end(author.owner, 4, DONE, {})
+        await end(redis, author.owner, 4, DONE)
     await redis.delete(keys.log(author.job_id))
     with pytest.raises(LogBehind):
         await append(redis, author.owner, 4, Token("d"))
     assert not await redis.exists(keys.log(author.job_id)), "no append makes a new log"
 
 
-async def test_an_erased_job_takes_nothing(
-    redis: Redis, new_author: NewAuthor, job_queue: JobQueue, event_log: EventLog
-) -> None:
+async def test_an_erased_job_takes_nothing(redis: Redis, new_author: NewAuthor, job_queue: JobQueue) -> None:
     author = await new_author()
     assert author.owner is not None
     await job_queue.erase(author.job_id)
     with pytest.raises(LogErased):
         await author.say("a")
     with pytest.raises(LogErased):
-        await event_log.end(author.owner, 1, DONE, {})
+        await end(redis, author.owner, 1, DONE)
     assert not await redis.exists(keys.log(author.job_id), keys.job(author.job_id))
 
 
@@ -269,11 +266,11 @@ async def test_the_end_is_the_last_event_and_the_final_status(
     assert await event_log.place(author.job_id, last) == Place(held=True, last=last, ended=True)
 
 
-async def test_an_end_whose_reply_was_lost_may_be_repeated(new_author: NewAuthor, event_log: EventLog) -> None:
+async def test_an_end_whose_reply_was_lost_may_be_repeated(redis: Redis, new_author: NewAuthor, event_log: EventLog) -> None:
     author = await new_author()
     last = await author.end()
     assert author.owner is not None
-    await event_log.end(author.owner, last.seq, DONE, {})
+    await end(redis, author.owner, last.seq, DONE)
     assert len(await event_log.read(author.job_id)) == 3
 
 
@@ -288,13 +285,13 @@ async def test_nothing_follows_the_end(redis: Redis, new_author: NewAuthor, even
     assert await event_log.read(author.job_id) == before
 
 
-async def test_an_end_must_stand_right_after_the_last_entry(new_author: NewAuthor, event_log: EventLog) -> None:
+async def test_an_end_must_stand_right_after_the_last_entry(redis: Redis, new_author: NewAuthor) -> None:
     author = await new_author()
     assert author.owner is not None
     await author.say("a")
     for seq in (1, 3):
         with pytest.raises(LogBehind):
-            await event_log.end(author.owner, seq, DONE, {})
+            await end(redis, author.owner, seq, DONE)
 
 
 async def test_from_outside_a_started_job_ends_in_an_attempt_of_its_own(new_author: NewAuthor, event_log: EventLog) -> None:
@@ -385,9 +382,9 @@ async def test_the_last_ids_of_many_logs(new_author: NewAuthor, event_log: Event
     assert await event_log.last_ids([]) == []
 
 
-async def test_scripts_come_back_after_a_flush(redis: Redis, new_author: NewAuthor, make_settings: Making) -> None:
+async def test_scripts_come_back_after_a_flush(redis: Redis, new_author: NewAuthor, event_log: EventLog) -> None:
     """SCRIPT FLUSH under a living connection: the next call loads them again."""
     author = await new_author()
     await redis.script_flush()
-    await author.end()
-    assert await redis.hget(keys.job(author.job_id), "status") == b"done"  # type: ignore[misc]  # redis-py types both
+    assert await event_log.close(author.job_id, FAILED, MODEL.id, "w9") == "ok"
+    assert await redis.hget(keys.job(author.job_id), "status") == b"failed"  # type: ignore[misc]  # redis-py types both

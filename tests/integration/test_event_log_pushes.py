@@ -14,7 +14,7 @@ from shared.events import Error, Timing, Token, Usage
 from shared.ids import QUEUED, START, EventId
 from shared.push import Push, parse_push
 from tests.integration.conftest import NewAuthor
-from tests.support.author import DONE, MODEL, Author, append
+from tests.support.author import DONE, MODEL, Author, append, end
 
 FAILED = Error("timeout", "late", True, True, Usage(), Timing())
 
@@ -85,7 +85,7 @@ async def test_what_is_refused_reaches_no_reader(
     assert zombie is not None
     await author.claim(worker="w2")
     listener = await listen(pubsub, author)
-    for write in (append(redis, zombie, 1, Token("zombie")), event_log.end(zombie, 1, DONE, {})):
+    for write in (append(redis, zombie, 1, Token("zombie")), end(redis, zombie, 1, DONE)):
         with pytest.raises(Superseded):
             await write
     assert await event_log.close(author.job_id, FAILED, MODEL.id, "w9", seen=START.next()) == "moved"

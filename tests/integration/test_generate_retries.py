@@ -294,7 +294,10 @@ async def test_the_next_attempt_is_claimed_once_however_often_it_is_asked_for(
     async def ask(owner: Ownership) -> Ownership | None:
         return await event_log.again(owner, author.last, "w1", "openai/any", "retry", reset=True, before=before)
 
-    assert await ask(author.owner) == await ask(author.owner) == Ownership(author.owner.lease, 2, "retry")
+    asked = await ask(author.owner)
+    assert asked is not None
+    assert (asked.lease, asked.attempt, asked.reason) == (author.owner.lease, 2, "retry")
+    assert await ask(author.owner) == asked
     assert [str(entry.id) for entry in await event_log.read(author.job_id)] == ["0-1", "1-0", "1-1", "2-0"]
 
 

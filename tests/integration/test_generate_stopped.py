@@ -1,7 +1,8 @@
 """The job function, told to stop, superseded, or cut off from Redis (protocol P2, P5, P6)."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -13,12 +14,14 @@ from shared.events import Cancelled, Done, Usage
 from shared.ids import EventId
 from shared.job_queue import JobQueue
 from shared.job_store import JobStore
+from shared.redis_client import Arg, scripts
 from tests.integration.conftest import NewAuthor
 from tests.support.author import Author, lease
 from tests.support.bare_worker import BareWorker
 from tests.support.scripted_provider import ScriptedProvider
 from tests.support.waiting import wait_until
 from worker.control import Control, Leave
+from worker.writer import Writer
 
 OVER = Leave("over")
 
@@ -112,15 +115,48 @@ async def test_an_erased_job_stops_by_itself(
     assert not await redis.exists(keys.log(author.job_id), keys.job(author.job_id))
 
 
-async def test_a_log_that_lost_its_tail_hands_the_job_over(
+async def test_a_log_that_lost_its_tail_is_written_again(
     bare: BareWorker, streaming: Streaming, provider: ScriptedProvider
 ) -> None:
-    """What the log holds is the truth; the next attempt goes on from it."""
     author, _, running = streaming
     await author.lose_after(EventId(1, 0))
     assert provider.gate is not None
     provider.gate.set()
+    assert await running == OVER
+    assert "".join(await bare.texts(author.job_id)) == "abcdef"
+    assert [str(entry.id) for entry in await bare.entries(author.job_id)][:3] == ["0-1", "1-0", "1-1"]
+
+
+async def test_a_log_that_lost_what_is_held_no_longer_hands_the_job_over(
+    bare: BareWorker, streaming: Streaming, provider: ScriptedProvider
+) -> None:
+    """What the log holds is the truth; the next attempt goes on from it."""
+    author, _, running = streaming
+    (out,) = bare.writer._logs
+    out.let_go(0.0, alive_at=0.0)
+    out.let_go(0.0, alive_at=1e9)
+    await author.lose_after(EventId(1, 0))
+    assert provider.gate is not None
+    provider.gate.set()
     assert await running == Leave("handover")
+
+
+@pytest.mark.parametrize("option", [("maxmemory", 1_000_000), ("min-replicas-to-write", 1)])
+async def test_a_redis_that_takes_no_writes_is_a_pause(
+    bare: BareWorker, streaming: Streaming, provider: ScriptedProvider, redis: Redis, option: tuple[str, int]
+) -> None:
+    """Full, or with too few replicas (protocol P5)."""
+    author, _, running = streaming
+    await redis.config_set(*option)
+    try:
+        assert provider.gate is not None
+        provider.gate.set()
+        await wait_until(lambda: bare.writer._pause > 0.1, message="a second try was refused")
+        assert not running.done()
+    finally:
+        await redis.config_set(option[0], 0)
+    assert await running == OVER
+    assert "".join(await bare.texts(author.job_id)) == "abcdef"
 
 
 @pytest.mark.parametrize("reason", ["cancel", "handover", "lost"])
@@ -226,18 +262,21 @@ async def test_redis_away_right_after_the_claim(
 async def test_an_end_that_redis_did_not_take_is_offered_until_it_does(
     bare: BareWorker, new_queued: NewAuthor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, tries = EventLog.end, 0
+    real, tries = Writer._run, 0
+    end = scripts.command("end", [], [])[1]
 
-    async def end(self: EventLog, *args: object) -> None:
+    async def run(self: Writer, commands: Sequence[tuple[Arg, ...]]) -> list[Any]:
         nonlocal tries
+        if not any(command[1] == end for command in commands):
+            return await real(self, commands)
         tries += 1
         if tries == 2:
-            await real(self, *args)  # type: ignore[arg-type]  # written, but the reply is lost
+            await real(self, commands)  # written, but the reply is lost
         if tries < 3:
             raise RedisConnectionError("away")
-        await real(self, *args)  # type: ignore[arg-type]
+        return await real(self, commands)
 
-    monkeypatch.setattr(EventLog, "end", end)
+    monkeypatch.setattr(Writer, "_run", run)
     author = await new_queued()
     assert await bare.run(author.job_id) == OVER
     assert isinstance(await bare.end_of(author.job_id), Done)

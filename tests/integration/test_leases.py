@@ -293,7 +293,7 @@ async def test_a_worker_is_announced_while_it_renews(first: Holder, job_store: J
 async def test_one_that_overslept_writes_nothing_until_it_renewed(redis: Redis, make_settings: Making) -> None:
     """SIGSTOP and SIGCONT: it may own nothing any more."""
     late = Holder(redis, make_settings(lease_s=0.5), "late")
-    late.leases._renewed_at -= 1
+    late.leases.renewed_at -= 1
     waiting = asyncio.create_task(late.leases.wait_until_fresh())
     await asyncio.sleep(0)
     assert not waiting.done()

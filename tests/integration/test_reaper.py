@@ -56,6 +56,25 @@ async def test_and_is_run_then(
         await wait_until(done, message="the reaper found it, and the worker ran it")
 
 
+async def test_a_claimed_and_silent_log_that_nothing_would_move_ends_as_well(
+    orphan: NewAuthor, redis: Redis, make_settings: Making, job_store: JobStore, provider: ScriptedProvider
+) -> None:
+    """Its worker died, its lease lapsed, and its queue entry is gone too."""
+    author = await orphan("Hello")
+    provider.continues = True
+    await redis.delete(keys.arq_in_progress(author.job_id))
+    await redis.zrem(QUEUE, author.job_id)
+    async with running_worker(make_settings(reap_s=0.1), provider):
+
+        async def done() -> bool:
+            return (await job_store.record(author.job_id)).status == "done"
+
+        await wait_until(done, message="the reaper found it, and the worker took it over")
+    job = await job_store.job(author.job_id)
+    assert job.text == "Hello, world"
+    assert [attempt.number for attempt in job.attempts] == [1, 2]
+
+
 async def test_a_job_that_waited_too_long_expires(
     reaper: Reaper, new_queued: NewAuthor, redis: Redis, event_log: EventLog, job_store: JobStore
 ) -> None:

@@ -8,12 +8,12 @@ from redis.asyncio import Redis
 
 from shared import keys
 from shared.errors import LogRefused
-from shared.event_log import EventLog, Lease, Ownership
+from shared.event_log import EventLog
 from shared.events import AnyEvent, Cancelled, Error, Reasoning, Refusal, Terminal, Timing, Token, ToolCall, Usage
 from shared.job import TERMINAL, TRANSITIONS, Status
 from shared.job_store import JobStore
 from tests.integration.conftest import NewAuthor
-from tests.support.author import DONE, MODEL, Author, append, lease
+from tests.support.author import DONE, MODEL, Author, append, end, lease, ownership
 
 CONTENT: dict[str, AnyEvent] = {
     "token": Token("a"),
@@ -41,7 +41,7 @@ async def bring_to(status: Status, author: Author) -> None:
 
 async def offer(redis: Redis, log: EventLog, author: Author, event: str) -> None:
     """By whoever may try: the job's owner, and whoever holds its lease."""
-    owner = author.owner or Ownership(Lease(author.job_id, "nobody's"), 1, "first")
+    owner = author.owner or ownership(author.job_id, token="nobody's")
     seq = author.last.seq + 1 if author.owner else 1
     if event == "started":
         given = await lease(redis, author.job_id)
@@ -50,7 +50,7 @@ async def offer(redis: Redis, log: EventLog, author: Author, event: str) -> None
     elif event in CONTENT:
         await append(redis, owner, seq, CONTENT[event])
     elif event == "done":
-        await log.end(owner, seq, ENDS[event], {})
+        await end(redis, owner, seq, ENDS[event])
     else:
         await log.close(author.job_id, ENDS[event], MODEL.id, "w9")
 

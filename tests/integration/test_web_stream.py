@@ -137,6 +137,24 @@ async def test_a_reader_whose_log_lost_a_tail_is_rewound_while_connected(
     assert text_of(rewound) == "aB"
 
 
+async def test_a_reader_whose_place_was_lost_to_another_attempt_is_rewound(
+    client: httpx2.AsyncClient, new_author: NewAuthor
+) -> None:
+    """The log is longer than its cursor again, but not by what it has: `started` names another id before it."""
+    author = await new_author()
+    await author.say("a", "b", "c")
+    async with open_stream(client, author.job_id) as stream:
+        await stream.until_id("1-3")
+        await author.lose_after(EventId(1, 1))
+        await author.claim(worker="w2")
+        await author.say("B")
+        await author.end()
+        frames = await stream.to_end()
+    rewound = frames[[frame["type"] for frame in frames].index("rewind") + 1 :]
+    assert ids_of(rewound) == ["0-1", "1-0", "1-1", "2-0", "2-1", "2-2"]
+    assert text_of(rewound) == "aB"
+
+
 # --- rules 2 and 3: past the end, unknown --------------------------------------------------------------------------------
 
 

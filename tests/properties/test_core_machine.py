@@ -29,7 +29,7 @@ from shared.push import parse_push
 from shared.redis_client import make_client, make_push_connection
 from shared.settings import Settings
 from tests.properties.core import Run, Seen, Truth, said
-from tests.support.author import DONE, MODEL, append, request
+from tests.support.author import DONE, MODEL, append, end, request
 from tests.support.redis_server import RedisServer
 from tests.support.truth import Stored, assert_contiguous
 from worker.control import Running
@@ -238,8 +238,9 @@ class CoreMachine(RuleBasedStateMachine):
             return "cancelled"
         if truth.last != run.seen:
             return "moved"
-        waits = truth.owner is not None and b"handover" not in record and not await self.primary_is_old()
-        return "wait" if waits else "granted"
+        may_live = truth.owner is not None and b"handover" not in record
+        may_be_forgotten = record[b"replid"] == b"another"
+        return "wait" if (may_live or may_be_forgotten) and not await self.primary_is_old() else "granted"
 
     def append(self, run: Run, owner: Ownership, again: int, more: int) -> None:
         """Offers the newest of what it wrote again, as after a lost reply, and some more; then all of it once again."""
@@ -281,11 +282,11 @@ class CoreMachine(RuleBasedStateMachine):
             return
         truth, record = self.truth[run.job_id], self.do(self.record(run.job_id))
         ended = record.get(b"ended_by") == run.token.encode()
-        if not ended and self.writes(run, self.log.end(run.owner, len(run.words) + 1, event, {})):
+        if not ended and self.writes(run, end(self.redis, run.owner, len(run.words) + 1, event)):
             truth.end("done" if isinstance(event, Done) else "failed")
             ended = True
         if ended:
-            self.do(self.log.end(run.owner, len(run.words) + 1, event, {}))
+            self.do(end(self.redis, run.owner, len(run.words) + 1, event))
 
     def writes(self, run: Run, call: Awaitable[None]) -> bool:
         """Runs a write: taken from the newest owner of an open job, and from no other (protocol P5)."""

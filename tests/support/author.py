@@ -5,9 +5,20 @@ import secrets
 from redis.asyncio import Redis
 
 from shared import keys
-from shared.event_log import Append, ClaimRefused, EventLog, Lease, Offer, Ownership, append_command, check_answer
-from shared.events import AnyEvent, Done, Terminal, Timing, Token, Usage
-from shared.ids import START, EventId
+from shared.event_log import (
+    Append,
+    ClaimRefused,
+    EventLog,
+    Lease,
+    Offer,
+    Opening,
+    Ownership,
+    append_command,
+    check_answer,
+    end_command,
+)
+from shared.events import AnyEvent, Done, StartReason, Terminal, Timing, Token, Usage
+from shared.ids import QUEUED, START, EventId
 from shared.job import JobRequest, Solitude
 from shared.job_queue import JobQueue
 from shared.models import Model
@@ -28,11 +39,22 @@ async def lease(redis: Redis, job_id: str, *, ms: int = 60_000) -> Lease:
     return given
 
 
+def ownership(job_id: str, attempt: int = 1, reason: StartReason = "first", token: str = "t") -> Ownership:
+    """As a claim gives it."""
+    return Ownership(Lease(job_id, token), attempt, reason, Opening(QUEUED, "w1", False, b"}", b"{}"))
+
+
 async def append(redis: Redis, owner: Ownership, first_seq: int, *events: AnyEvent) -> None:
     """One append script. Raises LogRefused."""
     command = append_command([Append(owner, first_seq, [Offer(event) for event in events])])
     (answer,) = await redis.execute_command(*command)  # type: ignore[no-untyped-call]
     check_answer(answer, owner.job_id)
+
+
+async def end(redis: Redis, owner: Ownership, seq: int, event: Terminal) -> None:
+    """The end script. Raises LogRefused."""
+    command = end_command(owner, seq, event, {}, retention_s=86_400)
+    check_answer(await redis.execute_command(*command), owner.job_id)  # type: ignore[no-untyped-call]
 
 
 class Author:
@@ -83,7 +105,7 @@ class Author:
 
     async def end(self, event: Terminal = DONE) -> EventId:
         assert self.owner is not None, "claim first"
-        await self._log.end(self.owner, self.last.seq + 1, event, {})
+        await end(self._redis, self.owner, self.last.seq + 1, event)
         self.last = self.last.next()
         return self.last
 

@@ -71,6 +71,11 @@ class Reading:
         return [seen for seen in self.seen if seen.frame["type"] == "started"]
 
     @property
+    def rewinds(self) -> int:
+        """How often it was told to discard what it had."""
+        return sum(seen.frame["type"] == "rewind" for seen in self.seen)
+
+    @property
     def ended(self) -> str | None:
         """The type of its terminal event."""
         return self.reader.terminal["type"] if self.reader.terminal else None

@@ -1,5 +1,6 @@
 """A real redis-server of the tests' own, on a free port."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -21,8 +22,10 @@ def free_port() -> int:
 class RedisServer:
     """Starts, kills and starts again; its append-only file outlives a kill, as it does in production."""
 
-    def __init__(self, *, append_only: bool = False) -> None:
+    def __init__(self, *, append_only: bool = False, **options: str) -> None:
+        """`options` are redis-server's own, with `_` for `-`."""
         self.port = free_port()
+        self._options = {name.replace("_", "-"): value for name, value in options.items()}
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._append_only = append_only
         self._dir = Path(tempfile.mkdtemp(prefix="lastevent-redis-"))
@@ -40,6 +43,7 @@ class RedisServer:
             "appendfsync": "no",
             "maxmemory-policy": "noeviction",
             "loglevel": "warning",
+            **self._options,
         }
         command = [find_redis_server().path, *(word for k, v in options.items() for word in (f"--{k}", v))]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -60,6 +64,20 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    @property
+    def file_size(self) -> int:
+        """Bytes of what it has written of its history so far."""
+        return self._file.stat().st_size
+
+    def forget_after(self, size: int) -> None:
+        """Its file as a crash of its host may leave it, once it is killed: cut off in mid-command, a little after `size`."""
+        os.truncate(self._file, min(size + 9, self.file_size))
+
+    @property
+    def _file(self) -> Path:
+        (file,) = (self._dir / "appendonlydir").glob("*.incr.aof")
+        return file
 
     def close(self) -> None:
         self.kill()

@@ -27,12 +27,14 @@ SLACK_S = 1.0
 class Stack:
     """`start` what the test needs. `close` ends the readers; the processes end with their own fixture."""
 
-    def __init__(self, redis_server: RedisServer, upstream: OpenAIServer, processes: Processes) -> None:
+    def __init__(
+        self, redis_server: RedisServer, upstream: OpenAIServer, processes: Processes, redis_url: str | None = None
+    ) -> None:
         self.redis_server = redis_server
         self.upstream = upstream
         self.processes = processes
         self.http = httpx2.AsyncClient(base_url=processes.base_url, timeout=30, limits=httpx2.Limits(max_connections=None))
-        self.redis: Redis = make_client(Settings(redis_url=redis_server.url, _env_file=None))
+        self.redis: Redis = make_client(Settings(redis_url=redis_url or redis_server.url, _env_file=None))
         self._readings: list[Reading] = []
 
     async def start(self, workers: int = 1, **settings: object) -> list[subprocess.Popen[bytes]]:

@@ -4,9 +4,10 @@ import msgspec
 import pytest
 
 from shared.errors import AlreadyEnded, LogBehind, LogErased, LogRefused, Superseded
-from shared.event_log import Entry, Lease, Ownership, check_answer, final_status, outside_start
+from shared.event_log import Entry, check_answer, final_status, outside_start
 from shared.events import Cancelled, Done, Error, Terminal, Timing, Token, Usage
 from shared.ids import EventId
+from tests.support.author import ownership
 
 _USAGE, _TIMING = Usage(), Timing()
 
@@ -54,4 +55,4 @@ def test_an_entry_knows_its_event() -> None:
 
 
 def test_an_owner_is_of_one_job() -> None:
-    assert Ownership(Lease("job_x", "t"), 3, "takeover").job_id == "job_x"
+    assert ownership("job_x", 3, "takeover").job_id == "job_x"

@@ -9,7 +9,16 @@ from tests.support.redis_server import free_port
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://localhost", "redis://:pass@host:6379/1", "rediss://host:6380", "unix:///run/redis.sock", "unix:///a?db=2"]
+    "url",
+    [
+        "redis://localhost",
+        "redis://:pass@host:6379/1",
+        "rediss://host:6380",
+        "unix:///run/redis.sock",
+        "unix:///a?db=2",
+        "sentinel://a:26379,b/main/0",
+        "sentinel://:pass@a/main?sentinel_password=x",
+    ],
 )
 def test_what_is_a_redis_url(url: str) -> None:
     check_redis_url(url)
@@ -17,7 +26,20 @@ def test_what_is_a_redis_url(url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "localhost:6379", "http://:secret@host", "redis://:secret@host:99999", "redis://host:port", "unix://", "redis://[::1"],
+    [
+        "",
+        "localhost:6379",
+        "http://:secret@host",
+        "redis://:secret@host:99999",
+        "redis://host:port",
+        "unix://",
+        "redis://[::1",
+        "sentinel://:secret@a",
+        "sentinel://a:port/main",
+        "sentinel:///main",
+        "sentinel://a/main/x",
+        "sentinel://a/main?secret=1",
+    ],
 )
 def test_what_is_none_and_says_no_secret(url: str) -> None:
     with pytest.raises(ConfigurationError, match="LASTEVENT_REDIS_URL") as raised:
@@ -31,6 +53,7 @@ def test_what_is_none_and_says_no_secret(url: str) -> None:
         ("redis://user:secret@host:6380/1", "redis://host:6380/1"),
         ("redis://host", "redis://host:6379"),
         ("unix:///run/redis.sock?password=secret", "unix:///run/redis.sock"),
+        ("sentinel://user:secret@a:1,b/main/0?sentinel_password=secret", "sentinel://a:1,b/main/0"),
     ],
 )
 def test_a_url_is_shown_without_its_credentials(url: str, shown: str) -> None:

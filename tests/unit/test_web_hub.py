@@ -88,7 +88,7 @@ def log() -> FakeLog:
 @pytest.fixture
 async def hub(log: FakeLog) -> AsyncIterator[Hub]:
     """Never connected: the test hands it the pushes."""
-    hub = Hub(cast(Redis, None), cast(EventLog, log), Settings(redis_timeout_s=0.05, tail_bytes=4096))
+    hub = Hub(cast(Redis, None), cast(EventLog, log), Settings(redis_timeout_s=0.05, tail_bytes=4096, lease_s=0.5))
     yield hub
     for subscriber in list(hub._subscribers):
         hub.leave(subscriber)
@@ -310,3 +310,28 @@ async def test_two_readers_at_once_that_come_to_an_unfollowed_job_are_both_follo
     await first
     await deliver(hub, push(2, "b"))
     assert wires[0].ids == ["1-1", "1-2"]
+
+
+# --- a log that lost what its readers have -------------------------------------------------------------------------------
+
+
+async def test_what_its_writer_writes_again_in_time_no_reader_notices(hub: Hub, log: FakeLog, follow: Follow) -> None:
+    log.words = ["a", "b", "c"]
+    reader, wire = await follow(merge=False)
+    log.words = ["a"]
+    await hub._check_logs()
+    log.words = ["a", "b", "c", "d"]
+    await deliver(hub, push(2, "b", "c"), push(4, "d"))
+    await hub._check_logs()
+    assert (wire.ids, reader.ahead_since) == (["1-1", "1-2", "1-3", "1-4"], None)
+    assert b"rewind" not in wire.body
+
+
+async def test_after_a_lease_without_it_they_are_told(hub: Hub, log: FakeLog, follow: Follow) -> None:
+    """Protocol 4.1. The second look needs no further cause."""
+    log.words = ["a", "b", "c"]
+    _, wire = await follow(merge=False)
+    log.words = ["a"]
+    await hub._check_logs()
+    assert b"rewind" not in wire.body
+    await wait_until(lambda: b"rewind" in wire.body and wire.ids[-1] == "1-1")

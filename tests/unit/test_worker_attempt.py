@@ -13,17 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import GenerationFailed, Superseded
-from shared.event_log import Lease, Ownership
 from shared.events import AnyEvent, Content, Reasoning, Refusal, Started, Token, ToolCall, Usage
 from shared.fold import Fold
 from shared.ids import EventId
-from tests.support.author import request
+from tests.support.author import ownership, request
 from tests.support.waiting import wait_until
 from worker.attempt import Attempt
+from worker.log_handle import LogHandle
 from worker.providers.base import Call, Delta, Finish, Prefix, Provider
 from worker.recovery import Limits
 from worker.tokens import Tokens, load_encoding
-from worker.writer import LogHandle
 
 UNHURRIED = Limits(queue_s=60, first_token_s=60, idle_s=60, total_s=60)
 
@@ -32,7 +31,8 @@ class FakeHandle:
     """Takes everything; refuses from the entry on that `refuse_at` names."""
 
     def __init__(self, refuse_at: int = 1 << 30) -> None:
-        self.owner = Ownership(Lease("j", "t"), 1, "first")
+        self.owner = ownership("j")
+        self.full = False
         self.events: list[AnyEvent] = []
         self.private: list[object] = []
         self._refuse_at = refuse_at
