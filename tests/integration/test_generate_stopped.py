@@ -42,7 +42,7 @@ async def streaming(
     bare: BareWorker, new_queued: NewAuthor, provider: ScriptedProvider
 ) -> AsyncIterator[tuple[Author, Control, "asyncio.Task[Leave]"]]:
     """A job in mid-stream: one token is in the log, the provider is silent."""
-    provider.script, provider.gate = list("abcdef"), asyncio.Event()
+    provider.script, provider.gate = [" a", " b", " c", " d", " e", " f"], asyncio.Event()
     provider.pace_s = 0.02
     provider.gate.set()
     author, control = await new_queued(), Control()
@@ -123,7 +123,7 @@ async def test_a_log_that_lost_its_tail_is_written_again(
     assert provider.gate is not None
     provider.gate.set()
     assert await running == OVER
-    assert "".join(await bare.texts(author.job_id)) == "abcdef"
+    assert "".join(await bare.texts(author.job_id)) == " a b c d e f"
     assert [str(entry.id) for entry in await bare.entries(author.job_id)][:3] == ["0-1", "1-0", "1-1"]
 
 
@@ -156,7 +156,7 @@ async def test_a_redis_that_takes_no_writes_is_a_pause(
     finally:
         await redis.config_set(option[0], 0)
     assert await running == OVER
-    assert "".join(await bare.texts(author.job_id)) == "abcdef"
+    assert "".join(await bare.texts(author.job_id)) == " a b c d e f"
 
 
 @pytest.mark.parametrize("reason", ["cancel", "handover", "lost"])
