@@ -32,7 +32,7 @@ async def test_another_worker_takes_over_within_the_lease_and_a_second(stack: St
 async def test_all_workers_die_in_mid_stream_and_those_that_come_take_over_within_a_second(stack: Stack) -> None:
     """Ten jobs, two workers, both killed; two new ones find ten lapsed leases and a job that waited meanwhile."""
     workers = await stack.start(workers=2, api_slots=5)
-    job_ids = [await stack.submit(60, 40) for _ in range(10)]
+    job_ids = [await stack.submit(160, 40) for _ in range(10)]
     readings = [stack.read(job_id) for job_id in job_ids]
     for reading in readings:
         await reading.until_words(10)
@@ -51,7 +51,7 @@ async def test_all_workers_die_in_mid_stream_and_those_that_come_take_over_withi
     figure("takeover of ten jobs once a worker is ready", max(seen.at for seen in takeovers) - ready_at, SLACK_S)
     assert {seen.frame["reason"] for seen in takeovers} == {"takeover"}
     readings.append(stack.read(queued))
-    for reading, n in zip(readings, (*[60] * 10, 5), strict=True):
+    for reading, n in zip(readings, (*[160] * 10, 5), strict=True):
         await reading.to_the_end()
         reading.assert_whole(counted_text(n))
     await assert_all_sound(stack.redis, [*job_ids, queued])
