@@ -1,6 +1,5 @@
 """worker/providers/openai_responses.py: each event's deltas, and how far they say the stream was read."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,17 +9,19 @@ from shared.events import Reasoning, Refusal, Token, ToolCall, Usage
 from worker.providers.base import Delta, Upstream
 from worker.providers.openai_responses import ResponseReader
 
-
-def event(kind: str, position: int | None = 1, **fields: Any) -> SimpleNamespace:
-    return SimpleNamespace(type=kind, sequence_number=position, **fields)
+Json = dict[str, Any]
 
 
-def text(piece: object, position: int = 1, item: int = 0) -> SimpleNamespace:
+def event(kind: str, position: int | None = 1, **fields: Any) -> Json:
+    return {"type": kind, "sequence_number": position, **fields}
+
+
+def text(piece: object, position: int = 1, item: int = 0) -> Json:
     return event("response.output_text.delta", position, output_index=item, delta=piece)
 
 
-def response(**fields: Any) -> SimpleNamespace:
-    return SimpleNamespace(id="resp_1", **{"output": [], "usage": None, "incomplete_details": None, "error": None, **fields})
+def response(**fields: Any) -> Json:
+    return {"id": "resp_1", "output": [], "usage": None, "incomplete_details": None, "error": None, **fields}
 
 
 def reading() -> ResponseReader:
@@ -28,7 +29,7 @@ def reading() -> ResponseReader:
     return ResponseReader("openai/m", Upstream("resp_1", 4))
 
 
-def read(reader: ResponseReader, *events: SimpleNamespace) -> list[Delta]:
+def read(reader: ResponseReader, *events: Json) -> list[Delta]:
     return [delta for one in events for delta in reader.read(one)]
 
 
@@ -88,7 +89,7 @@ def test_parts_of_a_summary_are_paragraphs() -> None:
 
 def test_a_tool_call_goes_by_its_place_in_the_output() -> None:
     """So that one who reads on from the middle numbers it alike."""
-    item = SimpleNamespace(type="function_call", call_id="call_1", name="weather")
+    item = {"type": "function_call", "call_id": "call_1", "name": "weather"}
     added = event("response.output_item.added", 5, output_index=2, item=item)
     piece = event("response.function_call_arguments.delta", 6, output_index=2, delta='{"a":1}')
     assert read(reading(), added, piece) == [
@@ -97,7 +98,7 @@ def test_a_tool_call_goes_by_its_place_in_the_output() -> None:
 
 
 def test_other_items_are_no_content() -> None:
-    for item in (SimpleNamespace(type="reasoning"), SimpleNamespace(type="message"), None):
+    for item in ({"type": "reasoning"}, {"type": "message"}, None):
         assert reading().read(event("response.output_item.added", 5, output_index=0, item=item)) == []
 
 
@@ -109,19 +110,19 @@ def test_other_items_are_no_content() -> None:
     [
         ("response.completed", {}, "stop"),
         ("response.completed", {"output": None}, "stop"),
-        ("response.completed", {"output": [SimpleNamespace(type="message")]}, "stop"),
+        ("response.completed", {"output": [{"type": "message"}]}, "stop"),
         (
             "response.completed",
-            {"output": [SimpleNamespace(type="reasoning"), SimpleNamespace(type="function_call")]},
+            {"output": [{"type": "reasoning"}, {"type": "function_call"}]},
             "tool_calls",
         ),
-        ("response.incomplete", {"incomplete_details": SimpleNamespace(reason="max_output_tokens")}, "length"),
-        ("response.incomplete", {"incomplete_details": SimpleNamespace(reason="content_filter")}, "content_filter"),
+        ("response.incomplete", {"incomplete_details": Json(reason="max_output_tokens")}, "length"),
+        ("response.incomplete", {"incomplete_details": Json(reason="content_filter")}, "content_filter"),
     ],
 )
 def test_finish_reasons(kind: str, told: dict[str, Any], finish: str) -> None:
     reader = reading()
-    usage = SimpleNamespace(input_tokens=9, output_tokens=3)
+    usage = {"input_tokens": 9, "output_tokens": 3}
     assert reader.read(event(kind, 5, response=response(**told, usage=usage))) == []
     assert (reader.ended, reader.finish, reader.usage) == (True, finish, Usage(9, 3))
 
@@ -129,12 +130,12 @@ def test_finish_reasons(kind: str, told: dict[str, Any], finish: str) -> None:
 @pytest.mark.parametrize(
     "over",
     [
-        event("response.incomplete", 5, response=response(incomplete_details=SimpleNamespace(reason="steered"))),
+        event("response.incomplete", 5, response=response(incomplete_details={"reason": "steered"})),
         event("response.incomplete", 5, response=response()),
         event("response.cancelled", 5, response={"id": "resp_1", "status": "cancelled"}),
     ],
 )
-def test_ends_that_are_none_of_ours(over: SimpleNamespace) -> None:
+def test_ends_that_are_none_of_ours(over: Json) -> None:
     with pytest.raises(UpstreamOver) as caught:
         reading().read(over)
     assert (caught.value.code, caught.value.retryable) == ("incomplete", True)
@@ -143,11 +144,11 @@ def test_ends_that_are_none_of_ours(over: SimpleNamespace) -> None:
 @pytest.mark.parametrize(
     "over",
     [
-        event("response.failed", 5, response=response(error=SimpleNamespace(code="server_error", message="Sorry."))),
+        event("response.failed", 5, response=response(error={"code": "server_error", "message": "Sorry."})),
         event("error", 5, code="server_error", message="Sorry."),
     ],
 )
-def test_the_servers_own_words_on_a_failure(over: SimpleNamespace) -> None:
+def test_the_servers_own_words_on_a_failure(over: Json) -> None:
     reader = reading()
     assert reader.read(over) == []
     assert (reader.ended, reader.finish, reader.error) == (True, None, {"code": "server_error", "message": "Sorry."})
@@ -163,14 +164,14 @@ def test_a_response_that_fails_with_its_first_event_is_known_all_the_same() -> N
     ("reader", "odd"),
     [
         (ResponseReader("openai/m"), text("x")),
-        (ResponseReader("openai/m"), event("response.created", 0, response=SimpleNamespace())),
+        (ResponseReader("openai/m"), event("response.created", 0, response={})),
         (ResponseReader("openai/m"), event("response.created", None, response=response())),
         (reading(), text("x", None)),  # type: ignore[arg-type]  # the point
         (reading(), text(None)),
         (reading(), text("x", item=None)),  # type: ignore[arg-type]
     ],
 )
-def test_servers_without_ids_or_numbers_have_no_background_mode(reader: ResponseReader, odd: SimpleNamespace) -> None:
+def test_servers_without_ids_or_numbers_have_no_background_mode(reader: ResponseReader, odd: Json) -> None:
     with pytest.raises(GenerationFailed) as caught:
         reader.read(odd)
     assert (caught.value.code, caught.value.retryable) == ("unsupported", False)

@@ -24,8 +24,11 @@ _BETWEEN_PARTS: Final = "\n\n"
 """Parts of a reasoning summary are paragraphs; the API leaves what is between them to whoever shows them."""
 
 
+Json = dict[str, Any]
+
+
 class ResponseReader:
-    """One stream's events, in order. The SDK does not validate them: what it builds from whatever came may lack any field.
+    """One stream's events, in order. An event is whatever JSON the server sent, and nothing is taken for granted.
 
     `finish`, `usage` and `error` (its `code` and `message`) are None until they came; `ended` once nothing more is awaited.
     """
@@ -35,7 +38,7 @@ class ResponseReader:
         self.upstream = upstream
         self.finish: FinishReason | None = None
         self.usage: Usage | None = None
-        self.error: Mapping[str, Any] | None = None
+        self.error: Json | None = None
         self.ended = False
         self._model = model
         self._text = WholeText(model)
@@ -47,7 +50,9 @@ class ResponseReader:
         Raises:
             GenerationFailed: it is not numbered, holds no text where text belongs, or says that the response is over.
         """
-        kind, response = getattr(event, "type", ""), getattr(event, "response", None)
+        if not isinstance(event, dict):
+            return []
+        kind, response = event.get("type"), _object(event.get("response"))
         deltas: list[Delta] = []
         if self.upstream is None:
             self.upstream = self._first(event, response)
@@ -55,35 +60,35 @@ class ResponseReader:
         if kind in ("response.completed", "response.incomplete", "response.failed", "response.cancelled"):
             self._end(kind, response)
         elif kind == "error":
-            self.error, self.ended = {"code": event.code, "message": event.message}, True
+            self.error, self.ended = _words(event), True
         elif (content := self._content(kind, event)) is not None:
             self.upstream = Upstream(self.upstream.id, self._number(event, "sequence_number"))
             deltas += (self.upstream, content)
         return deltas
 
-    def _first(self, event: Any, response: Any) -> Upstream:
-        upstream_id = getattr(response, "id", None)
+    def _first(self, event: Json, response: Json) -> Upstream:
+        upstream_id = response.get("id")
         if not isinstance(upstream_id, str) or not upstream_id:
             raise GenerationFailed("unsupported", f"{self._model} does not say which response it writes.")
         return Upstream(upstream_id, self._number(event, "sequence_number"))
 
-    def _number(self, event: Any, name: str) -> int:
-        number = getattr(event, name, None)
+    def _number(self, event: Json, name: str) -> int:
+        number = event.get(name)
         if not isinstance(number, int):
             raise GenerationFailed("unsupported", f"{self._model} sent an event without its {name}.")
         return number
 
-    def _content(self, kind: str, event: Any) -> Content | None:
+    def _content(self, kind: Any, event: Json) -> Content | None:
         if kind in _TEXT_OF:
-            text = self._whole((kind, self._number(event, "output_index")), event.delta)
+            text = self._whole((kind, self._number(event, "output_index")), event.get("delta"))
             return _TEXT_OF[kind](text) if text else None
         if kind == "response.function_call_arguments.delta":
             index = self._number(event, "output_index")
-            arguments = self._whole((kind, index), event.delta)
+            arguments = self._whole((kind, index), event.get("delta"))
             return ToolCall(index, arguments=arguments) if arguments else None
-        if kind == "response.output_item.added" and getattr(event.item, "type", None) == "function_call":
-            return ToolCall(self._number(event, "output_index"), event.item.call_id, event.item.name)
-        if kind == "response.reasoning_summary_part.added" and (event.summary_index or 0) > 0:
+        if kind == "response.output_item.added" and _is_call(item := _object(event.get("item"))):
+            return ToolCall(self._number(event, "output_index"), _text_or_none(item, "call_id"), _text_or_none(item, "name"))
+        if kind == "response.reasoning_summary_part.added" and self._number(event, "summary_index") > 0:
             return Reasoning(_BETWEEN_PARTS)
         return None
 
@@ -97,20 +102,37 @@ class ResponseReader:
                 return ""
         return self._text.take(place, piece)
 
-    def _end(self, kind: str, response: Any) -> None:
+    def _end(self, kind: str, response: Json) -> None:
         self.ended = True
-        usage = getattr(response, "usage", None)
-        if usage is not None:
-            self.usage = Usage(usage.input_tokens or 0, usage.output_tokens or 0)
+        usage = _object(response.get("usage"))
+        counts = usage.get("input_tokens"), usage.get("output_tokens")
+        if isinstance(counts[0], int) and isinstance(counts[1], int):
+            self.usage = Usage(counts[0], counts[1])
         if kind == "response.completed":
-            called = any(item.type == "function_call" for item in response.output or ())
-            self.finish = "tool_calls" if called else "stop"
+            self.finish = "tool_calls" if any(map(_is_call, response.get("output") or ())) else "stop"
         elif kind == "response.incomplete":
-            reason = str(getattr(response.incomplete_details, "reason", None))
+            reason = str(_object(response.get("incomplete_details")).get("reason"))
             if reason not in _CUT_SHORT:
                 raise UpstreamOver("incomplete", f"{self._model} stopped before the end ({reason}).")
             self.finish = _CUT_SHORT[reason]
         elif kind == "response.failed":
-            self.error = {"code": getattr(response.error, "code", None), "message": getattr(response.error, "message", None)}
+            self.error = _words(_object(response.get("error")))
         else:
             raise UpstreamOver("incomplete", f"{self._model} was cancelled at the provider's.")
+
+
+def _object(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _is_call(item: Any) -> bool:
+    return isinstance(item, dict) and item.get("type") == "function_call"
+
+
+def _text_or_none(item: Json, name: str) -> str | None:
+    value = item.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _words(error: Json) -> Json:
+    return {"code": error.get("code"), "message": error.get("message")}
