@@ -15,7 +15,9 @@
     │   └── LogBehind             the log lost a tail that it had taken
     ├── ConfigurationError        the operator can mend it: one clear line, exit code 2
     └── GenerationFailed          an attempt's failure, as protocol 4.1 tells it: `code`, `retryable`
-        └── DeadlinePassed        one of the job's own deadlines cut the attempt: the job ends with it
+        ├── DeadlinePassed        one of the job's own deadlines cut the attempt: the job ends with it
+        └── UpstreamOver          what went on at the provider's is over there: nothing is left to read on
+            └── UpstreamExpired   it is not kept any more, or not streamed; the failure is nobody's: start anew at once
 
 `code` is the stable slug that goes on the wire; `retryable` says whether the same call may succeed later without a change.
 The table from error to HTTP status is `web/problems.py`.
@@ -170,3 +172,12 @@ class DeadlinePassed(GenerationFailed):
 
     def __init__(self, message: str) -> None:
         super().__init__("timeout", message)
+
+
+class UpstreamOver(GenerationFailed):
+    """The response that went on at the provider's failed or was cancelled there. A further attempt starts anew."""
+
+
+class UpstreamExpired(UpstreamOver):
+    """The provider does not hand out the response any more that was to be read on. What it said so far stands nowhere else:
+    the next attempt starts anew, with `reset: true` where text was kept."""

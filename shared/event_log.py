@@ -79,6 +79,24 @@ class Ownership(msgspec.Struct, frozen=True):
         return self.lease.job_id
 
 
+class KeptUpstream(NamedTuple):
+    """A response that goes on at a provider's by itself: whose, and its id there. As the record and a lane's list hold it."""
+
+    model: str
+    id: str
+
+    @property
+    def provider(self) -> str:
+        return self.model.partition("/")[0]
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.id}"
+
+    @classmethod
+    def parse(cls, raw: bytes) -> "KeptUpstream":
+        return cls(*raw.decode().split(" ", 1))
+
+
 class Offer(NamedTuple):
     """An event on its way into the log, with what only we keep of it."""
 
@@ -173,14 +191,17 @@ class EventLog:
         before: AttemptEnd | None = None,
         solitude: Solitude | None = None,
         beside: str | None = None,
+        upstream: KeptUpstream | None = None,
+        read_on: int | None = None,
     ) -> Ownership | ClaimRefused:
         """Makes the holder of a lease the owner of the job's next attempt and writes `N-0` (protocol 3).
 
-        `seen` is the log's last id as the caller read it: when the log has moved on since, nothing is claimed. `before` is how
-        the attempt before it ended, where that is not in the log yet. `beside` is the job that runs alone no more once this
-        one runs too.
+        `seen` is the log's last id as the caller read it, and `upstream` what it found in the record: when either has moved on
+        since, nothing is claimed. `before` is how the attempt before it ended, where that is not in the log yet. `beside` is
+        the job that runs alone no more once this one runs too. `read_on` is the position that `upstream` is read on from; None
+        leaves it to be cancelled.
         """
-        opening = _opening(seen, worker, model, reset, before, solitude or "", beside or "")
+        opening = _opening(seen, worker, model, reset, private_of_start(before, read_on), solitude or "", beside or "")
         answer = await scripts.run(
             self._redis,
             "claim",
@@ -196,6 +217,8 @@ class EventLog:
                 opening.private,
                 opening.solitude,
                 opening.beside,
+                str(upstream or ""),
+                int(read_on is not None),
             ],
         )
         word = answer[0].decode()
@@ -215,15 +238,34 @@ class EventLog:
         answer = await scripts.run(self._redis, "solitude", [keys.job(owner.job_id)], [owner.lease.token, solitude or ""])
         check_answer(answer, owner.job_id)
 
+    async def note_upstream(self, owner: Ownership, upstream: KeptUpstream) -> None:
+        """Which response the attempt reads, for whoever takes the job over.
+
+        Raises:
+            LogRefused: nothing was noted; which one says why.
+        """
+        answer = await scripts.run(self._redis, "note_upstream", [keys.job(owner.job_id)], [owner.lease.token, str(upstream)])
+        check_answer(answer, owner.job_id)
+
     async def again(
-        self, owner: Ownership, seen: EventId, worker: str, model: str, reason: StartReason, *, reset: bool, before: AttemptEnd
+        self,
+        owner: Ownership,
+        seen: EventId,
+        worker: str,
+        model: str,
+        reason: StartReason,
+        *,
+        reset: bool,
+        before: AttemptEnd,
+        read_on: int | None = None,
     ) -> Ownership | None:
-        """The owner's next attempt, after the one it holds has failed; None when a cancel was asked for meanwhile.
+        """The owner's next attempt, after the one it holds has failed; None when a cancel was asked for meanwhile. `read_on` as
+        in `claim`.
 
         Raises:
             LogRefused: nothing was written; which one says why.
         """
-        opening = _opening(seen, worker, model, reset, before)
+        opening = _opening(seen, worker, model, reset, private_of_start(before, read_on))
         answer = await scripts.run(
             self._redis,
             "again",
@@ -237,6 +279,7 @@ class EventLog:
                 int(reset),
                 opening.rest,
                 opening.private,
+                int(read_on is not None),
             ],
         )
         if answer[0] == b"cancelled":
@@ -327,15 +370,15 @@ def end_command(owner: Ownership, seq: int, event: Terminal, private: Mapping[st
     return scripts.command("end", [keys.job(owner.job_id), keys.log(owner.job_id)], args)
 
 
-def reclaim_command(owner: Ownership, claimed_at: float, lease_s: float, *, held: bool) -> tuple[Arg, ...]:
+def reclaim_command(owner: Ownership, claimed_at: float, lease_s: float, *, held: bool, upstream: str = "=") -> tuple[Arg, ...]:
     """The command that asks where an attempt's log stands, and puts its claim, of `claimed_at` (Unix seconds), back if that was
     lost. Not `held`: the claim is too old to be one that Redis may have forgotten, so that a record without it means that
-    another has claimed."""
+    another has claimed. `upstream` is what the record has to say of it, `=` for whatever it says."""
     opening = owner.opening
     args: list[Arg] = [
         owner.lease.token, opening.worker, owner.attempt, str(opening.after), owner.reason, int(opening.reset),
         f"{claimed_at:.3f}", int(lease_s * 1000), opening.rest if held else "", opening.private,
-        opening.solitude, opening.beside,
+        opening.solitude, opening.beside, upstream,
     ]  # fmt: skip
     names = [keys.job(owner.job_id), keys.log(owner.job_id), keys.arq_in_progress(owner.job_id)]
     return scripts.command("reclaim", names, args)
@@ -366,16 +409,21 @@ def outside_start(model: str, worker: str) -> bytes:
     return _json_rest(model=model, worker=worker, reason="takeover", reset=False)
 
 
+def private_of_start(before: AttemptEnd | None, read_on: int | None) -> dict[str, Any]:
+    """What only we keep of a `started` entry: how the attempt before ended, and from where its response upstream is read on."""
+    private = {"v": FORMAT_VERSION, "before": before, "u": read_on}
+    return {name: value for name, value in private.items() if value is not None}
+
+
 def _opening(
     after: EventId,
     worker: str,
     model: str,
     reset: bool,
-    before: AttemptEnd | None,
+    private: Mapping[str, Any],
     solitude: Solitude | Literal["", "="] = "=",
     beside: str = "",
 ) -> Opening:
-    private = {"v": FORMAT_VERSION} | ({"before": before} if before else {})
     rest = _json_rest(model=model, worker=worker)
     return Opening(after, worker, reset, rest, msgspec.json.encode(private), solitude, beside)
 

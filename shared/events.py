@@ -10,6 +10,7 @@ private fields (token ids, the format version) are stored and never sent.
     r "…"  /  f "…"                  {"type":"reasoning",…}  /  {"type":"refusal",…}
     e {"type":"done",…}              the same JSON
     e {"type":"started",…}  p {"v":1}  the same JSON as e
+    t "Hel"  p {"u":17}         {"type":"token","text":"Hel"}
 
 Decoding is strict about fields it knows and keeps quiet about those it does not: web and worker may be one release apart.
 """

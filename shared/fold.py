@@ -82,6 +82,9 @@ class Fold:
         """Tokens of the kept text, reasoning and tool calls: what `max_tokens` and `token_budget` count. A guess, one a piece,
         until a worker counts (worker/tokens.py); above 0 as soon as there is any."""
         self.every_token_has_ids = True
+        self.upstream_position: int | None = None
+        """How far the response upstream that the kept output comes from was read with it: the provider's own number. None where
+        there is none that goes on by itself."""
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
@@ -115,6 +118,8 @@ class Fold:
 
     def add(self, event_id: EventId, event: AnyEvent, private: Mapping[str, Any] | None = None) -> None:
         self.last_id = event_id
+        if private and "u" in private:
+            self.upstream_position = private["u"]
         if isinstance(event, Token):
             self._text.append(event.text)
             self.token_ids.extend(event.ids)
@@ -196,7 +201,16 @@ class Fold:
             self._text, self._reasoning, self._refusal, self._tool_calls = [], [], [], {}
             self.token_ids, self.kept_tokens, self.every_token_has_ids = [], 0, True
             self.first_kept_at, self.first_kept, self.pace = None, None, None
+            self.upstream_position = None
         self.attempts.append(AttemptState(event.attempt, event.model, event.worker, event.reason))
+        if len(self.attempts) > 1 and private and "u" in private:
+            self._read_on(self.attempts[-2], self.attempts[-1])
+
+    @staticmethod
+    def _read_on(before: AttemptState, attempt: AttemptState) -> None:
+        """One response upstream is paid for once: with the attempt that read it last, whose output is then all of it."""
+        attempt.output_tokens, attempt.uncounted = before.output_tokens, before.uncounted
+        before.own_usage = Usage()
 
     def _end(self, event: Terminal, private: Mapping[str, Any] | None) -> None:
         self.terminal = event

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from shared import keys
 from shared.errors import JobNotFound
-from shared.event_log import PAGE, EventLog, entries_of
+from shared.event_log import PAGE, EventLog, KeptUpstream, entries_of
 from shared.events import Timing
 from shared.fold import AttemptEnd, Fold
 from shared.ids import is_job_id
@@ -46,6 +46,8 @@ class Record(msgspec.Struct, frozen=True):
     """Those of them that ran no other job."""
     solitude: Solitude | None = None
     """How the worker of its newest claim has it, or had it when it died; None: it runs among others."""
+    upstream: KeptUpstream | None = None
+    """What the newest attempt reads, or read, at a provider's, where that goes on by itself."""
 
     def request(self) -> JobRequest:
         """The request as it was accepted; it was validated then, and a newer release still reads it."""
@@ -212,4 +214,5 @@ def _parse_record(job_id: str, raw: Mapping[bytes, bytes]) -> Record:
         losses=int(raw.get(b"losses", 0)),
         lost_alone=int(raw.get(b"lost_alone", 0)),
         solitude=cast(Solitude, raw[b"solitude"].decode()) if b"solitude" in raw else None,
+        upstream=KeptUpstream.parse(raw[b"upstream"]) if b"upstream" in raw else None,
     )

@@ -9,6 +9,7 @@ lastevent:wake:{lane}        list     submit, hand-over             60 s; popped
 lastevent:signal:{worker}    list     cancel, delete, the worker    60 s; popped by that worker
 lastevent:worker:{worker}    string   the worker                    its lease, renewed
 lastevent:reaper:{lane}      string   the reaper on duty            its round
+lastevent:abandoned:{lane}   list     claim, again, move, endings   1 h; popped by a worker of the lane
 arq:job:{id}                 string   submit                        with the record; deleted at the end
 arq:in-progress:{id}         string   take, renew                   the lease; value: the lease's token
 arq:retry:{id}               string   arq                           24 h; deleted at the end
@@ -70,6 +71,11 @@ SIGNAL_PREFIX: Final = signal("")
 
 def reaper(lane: str) -> str:
     return f"{PREFIX}reaper:{lane}"
+
+
+def abandoned(lane: str) -> str:
+    """Responses that go on at a provider's and that nobody reads any more."""
+    return f"{PREFIX}abandoned:{lane}"
 
 
 def worker(worker_id: str) -> str:

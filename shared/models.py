@@ -5,7 +5,7 @@ import msgspec
 from shared.errors import FieldProblem, InvalidRequest
 from shared.field_problems import summary_of
 from shared.job import JobRequest
-from shared.provider_limits import problems_of
+from shared.provider_limits import OPENAI_BACKGROUND, problems_of
 from shared.provider_table import KINDS
 from shared.providers import provider_configs
 from shared.settings import API_LANE, LOCAL_LANE, Lane, Settings
@@ -70,7 +70,7 @@ def check_request(request: JobRequest, settings: Settings) -> Model:
     problems = {
         problem: None  # in order, each once: two models of one kind find the same
         for candidate in (model, *fallbacks)
-        for problem in problems_of(candidate.kind, request)
+        for problem in problems_of(_api(candidate, settings), request)
     }
     if problems:
         raise InvalidRequest(summary_of(tuple(problems)), tuple(problems))
@@ -81,6 +81,13 @@ def _split(model_id: str, settings: Settings) -> Model:
     provider, _, name = model_id.partition("/")
     kind = provider if provider in LANE_OF_KIND else settings.providers[provider].kind
     return Model(id=model_id, provider=provider, name=name, lane=LANE_OF_KIND[kind], kind=kind)
+
+
+def _api(model: Model, settings: Settings) -> str:
+    """The API that the model is called by: that of its kind, but for background mode."""
+    if model.kind == "openai" and provider_configs(settings)[model.provider].background:
+        return OPENAI_BACKGROUND
+    return model.kind
 
 
 def _refuse(field: str, message: str) -> InvalidRequest:

@@ -56,6 +56,32 @@ def _local(request: JobRequest) -> Iterator[FieldProblem]:
             yield FieldProblem(f"messages[{i}].content", "local models take text, no images")
 
 
+# --- openai in background mode -------------------------------------------------------------------------------------------
+
+OPENAI_BACKGROUND: Final = "openai_background"
+"""The kind `openai` in background mode, as `problems_of` knows it. Without background mode such a server is asked anything: it
+refuses what it cannot do itself, in words that name the field."""
+FEWEST_OUTPUT_TOKENS: Final = 16
+"""The least that the Responses API takes for max_output_tokens."""
+
+
+def _openai_background(request: JobRequest) -> Iterator[FieldProblem]:
+    if request.max_tokens is not None and request.max_tokens < FEWEST_OUTPUT_TOKENS:
+        yield FieldProblem("max_tokens", f"must be at least {FEWEST_OUTPUT_TOKENS} for openai models in background mode")
+    if request.stop_list():
+        yield FieldProblem("stop", "openai models take no stop in background mode")
+    if request.seed is not None:
+        yield FieldProblem("seed", "openai models take no seed in background mode")
+    for i, message in enumerate(request.messages or ()):
+        if message.name is not None and message.role != "tool":  # there it repeats what the call says
+            yield FieldProblem(f"messages[{i}].name", "openai models know no names of speakers in background mode")
+        if message.role == "assistant":
+            for j, _ in _images(message):
+                yield FieldProblem(f"messages[{i}].content[{j}].image_url", "openai takes images from users and tools alone")
+    yield from _tools(request, ("name", "description", "parameters", "strict"))
+    yield from _tool_choice(request)
+
+
 # --- anthropic -----------------------------------------------------------------------------------------------------------
 
 
@@ -156,6 +182,7 @@ def chosen_tool(choice: dict[str, Any]) -> str | None:
 
 _CHECKS: Final[dict[str, Callable[[JobRequest], Iterator[FieldProblem]]]] = {
     "local": _local,
+    OPENAI_BACKGROUND: _openai_background,
     "anthropic": _anthropic,
     "ollama": _ollama,
 }

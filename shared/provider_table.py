@@ -22,7 +22,7 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 PrefillStyle = Literal["message", "vllm", "prefix"]
 
 SETTING_OF: Final[Mapping[Kind, Mapping[str, str]]] = {
-    "openai": {"base_url": "openai_base_url", "models": "openai_models"},
+    "openai": {"base_url": "openai_base_url", "models": "openai_models", "background": "openai_background"},
     "anthropic": {
         "base_url": "anthropic_base_url",
         "models": "anthropic_models",
@@ -68,7 +68,7 @@ class ProviderTable(BaseModel):
     """`openai` only, how the server is told to go on: `message` by the message alone, `vllm` by `continue_final_message`,
     `prefix` by a mark in the message (docs/decisions/0024)."""
     background: bool | None = None
-    """`openai` only: run responses in OpenAI's background mode."""
+    """`openai` only: call its models in background mode, by the Responses API (docs/decisions/0022)."""
 
     _key: SecretStr = PrivateAttr(SecretStr(""))
 

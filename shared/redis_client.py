@@ -29,8 +29,8 @@ OLDEST_DURABLE: Final = (7, 2)
 """The first that knows `WAITAOF`."""
 
 ScriptName = Literal[
-    "submit", "take", "claim", "reclaim", "solitude", "append", "again", "move", "end", "close_job", "renew", "release",
-    "cancel", "erase",
+    "submit", "take", "claim", "reclaim", "solitude", "append", "note_upstream", "again", "move", "end", "close_job", "renew",
+    "release", "cancel", "erase",
 ]  # fmt: skip
 Arg = str | bytes | int
 

@@ -170,6 +170,9 @@ class Settings(BaseSettings):
     """Where the bundled model is kept once converted (about 540 MB)."""
     openai_models: Annotated[tuple[str, ...], NoDecode] = ("gpt-4o-mini",)
     """What `/v1/models` lists for `openai/`; any other name is passed on all the same."""
+    openai_background: bool = False
+    """Call `openai/` models in background mode: a response goes on at OpenAI's when its worker dies, and is read on where it
+    was left, paid for once. Wants the Responses API; takes no `stop` and no `seed` (docs/decisions/0022)."""
     anthropic_models: Annotated[tuple[str, ...], NoDecode] = ("claude-sonnet-5-5", "claude-haiku-5-5")
     """What `/v1/models` lists for `anthropic/`; any other name is passed on all the same."""
     anthropic_max_tokens: int = Field(32_000, ge=1, le=1_000_000)

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 
@@ -13,7 +14,7 @@ from shared.ids import EventId
 from worker.gaps import Gaps
 from worker.log_handle import LogHandle
 from worker.output_count import OutputCount
-from worker.providers.base import Call, Finish, Provider
+from worker.providers.base import Call, Finish, Provider, Upstream
 from worker.recovery import Limits
 from worker.tokens import Tokens
 
@@ -38,8 +39,10 @@ class Attempt:
         created_at: float,
         tokens: Tokens,
         on_kept: Callable[[int], None] | None = None,
+        note: Callable[[Upstream], Awaitable[None]] | None = None,
     ) -> None:
-        """`on_kept` is told the number of kept tokens after each piece."""
+        """`on_kept` is told the number of kept tokens after each piece; `note` of a response that goes on upstream by itself,
+        before anything of it is read. Each entry then says how far it was read."""
         self._provider = provider
         self._call = call
         self._out = out
@@ -56,6 +59,8 @@ class Attempt:
         self._told: Usage | None = None
         self._finish: FinishReason | None = None
         self._on_kept = on_kept
+        self._note = note
+        self._upstream = call.upstream
 
     async def run(self) -> Outcome:
         """Streams to the end. Cancelling it closes the provider at once.
@@ -77,7 +82,8 @@ class Attempt:
             self._state.pace = await self._pace(kept, self._gaps.last)
         if self._told is not None and (self._finish is not None or self._told.output_tokens):
             return self._told
-        own = kept - await self._tokens.total(self._kept_before)
+        # One response is paid for as a whole, by whoever reads it last.
+        own = kept if self._call.upstream is not None else kept - await self._tokens.total(self._kept_before)
         return Usage(await self._read(), own, estimated=True)
 
     async def _stream(self) -> FinishReason:
@@ -94,6 +100,9 @@ class Attempt:
                         continue
                     if isinstance(delta, Usage):
                         self._told = delta
+                        continue
+                    if isinstance(delta, Upstream):
+                        await self._reached(delta)
                         continue
                     if self._out.full:
                         deadline.reschedule(self._ends_at)  # the silence is Redis', and has a limit of its own
@@ -120,11 +129,19 @@ class Attempt:
             await self._put(piece)
         return piece == delta and self._kept.total() < self._budget
 
+    async def _reached(self, upstream: Upstream) -> None:
+        is_new = self._upstream is None or self._upstream.id != upstream.id
+        self._upstream = upstream
+        if is_new and self._note is not None:
+            await self._note(upstream)
+
     async def _put(self, piece: Content) -> None:
         first = self._gaps.last is None
-        private = {"at": round(time.time(), 6)} if first else None
+        private: dict[str, Any] = {"at": round(time.time(), 6)} if first else {}
+        if self._upstream is not None:
+            private["u"] = self._upstream.position
         self._gaps.piece(asyncio.get_running_loop().time())
-        await self._out.append(piece, private)
+        await self._out.append(piece, private or None)
         self._state.add(EventId(self._out.owner.attempt, self._out.next_seq - 1), piece, private)
         self._kept.add(piece)
         if self._on_kept is not None:
@@ -147,8 +164,10 @@ class Attempt:
         """Tokens that the provider read, as it told or about; one that refused the call has read nothing."""
         if self._told is not None:
             return self._told.input_tokens
+        if not self._opened and self._upstream is None:
+            return 0
         prefix = self._call.prefix
-        return await self._tokens.prompt(self._call.request, prefix.text if prefix else "") if self._opened else 0
+        return await self._tokens.prompt(self._call.request, prefix.text if prefix else "")
 
     def _what_was_late(self, now: float) -> str:
         limits = self._limits

@@ -76,8 +76,10 @@ class _Run:
             model = resolve(record.fallback or current_model(state, record.model), tools.settings)
         except InvalidRequest as error:  # configured at the submit, not here: a deploy in between
             return await self._end_unclaimed(record, state, recovery.failed(record, state, "bad_request", str(error)))
-        continues = recovery.continues(tools.providers[model.provider], model, request, state)
-        decision = recovery.decide(record, state, request, tools.settings, continues=continues)
+        provider = tools.providers[model.provider]
+        continues = recovery.continues(provider, model, request, state)
+        read_on = recovery.read_on(record.upstream, provider, model, request, state)
+        decision = recovery.decide(record, state, request, tools.settings, continues=continues, upstream=read_on)
         if isinstance(decision, EndNow):
             return await self._end_unclaimed(record, state, decision.event)
         if self._control.reason == "handover":
@@ -102,7 +104,7 @@ class _Run:
         claimed = await until_redis_answers(
             lambda: tools.log.claim(
                 self._lease, tools.worker_id, model.id, state.last_id, reset=decision.reset, before=record.before,
-                solitude=place.told, beside=place.beside,
+                solitude=place.told, beside=place.beside, upstream=record.upstream, read_on=decision.position,
             )
         )  # fmt: skip
         if isinstance(claimed, ClaimRefused):
@@ -121,6 +123,8 @@ class _Run:
         if answer == "moved":
             return None
         log.info("job ended before an attempt", type=type(event).__name__.lower(), answer=answer)
+        if record.upstream is not None:
+            await self._tools.upstreams.sweep()
         return Leave("lost" if answer == "lost" else "over")
 
     async def _refused(self, refused: ClaimRefused, record: Record, state: Fold) -> Leave | None:

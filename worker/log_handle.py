@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from shared.errors import GenerationFailed, LogBehind, LogRefused
-from shared.event_log import Offer, Ownership, check_answer
+from shared.event_log import KeptUpstream, Offer, Ownership, check_answer
 from shared.events import AnyEvent, Terminal, ToolCall
 from shared.ids import EventId
 from shared.settings import Settings
@@ -62,6 +62,8 @@ class LogHandle:
         self._settings = settings
         self.followed = False
         """The same owner has opened its next attempt: nothing more comes of this one."""
+        self.upstream: KeptUpstream | None = None
+        """The response that it reads, where that goes on by itself."""
         self._wake = wake
         self._doubt = doubt
         self._offers: list[Offer] = []

@@ -30,6 +30,7 @@ from worker.owned_job import Tools
 from worker.providers.base import Provider
 from worker.reaper import Reaper
 from worker.tokens import Tokens
+from worker.upstreams import Upstreams
 from worker.writer import Writer
 
 log = structlog.get_logger()
@@ -79,9 +80,13 @@ def make_providers(settings: Settings, lane: str) -> dict[str, Provider]:
         from worker.providers.anthropic import AnthropicProvider
         from worker.providers.ollama import OllamaProvider
         from worker.providers.openai import OpenAIProvider
+        from worker.providers.openai_background import OpenAIBackgroundProvider
+
+        def openai(config: ProviderConfig) -> Provider:
+            return OpenAIBackgroundProvider(config) if config.background else OpenAIProvider(config)
 
         of_kind: dict[Kind, Callable[[ProviderConfig], Provider]]
-        of_kind = {"openai": OpenAIProvider, "anthropic": AnthropicProvider, "ollama": OllamaProvider}
+        of_kind = {"openai": openai, "anthropic": AnthropicProvider, "ollama": OllamaProvider}
         providers += [of_kind[config.kind](config) for config in provider_configs(settings).values()]
     return {provider.name: provider for provider in providers}
 
@@ -165,12 +170,13 @@ class WorkerProcess:
         event_log = EventLog(pool, settings)
         store = JobStore(pool, event_log)
         company = Company()
-        tools = Tools(settings, identity.id, event_log, store, writer, self._providers, self._tokens, company)
+        upstreams = Upstreams(pool, self._providers, identity.lane)
+        tools = Tools(settings, identity.id, event_log, store, writer, self._providers, self._tokens, company, upstreams)
         worker = LeasedWorker(
             pool, signals, settings, identity, leases, running, company, event_log, store,
             lambda lease, c: self._job(lease, c, tools),
         )  # fmt: skip
-        reaper = Reaper(pool, settings, event_log, store, identity.lane, identity.id)
+        reaper = Reaper(pool, settings, event_log, store, upstreams, identity.lane, identity.id)
         chores = _Chores()
         for chore in (worker.main, leases.renew_forever, writer.run_forever, reaper.run_forever):
             chores.start(chore)

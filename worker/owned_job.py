@@ -13,8 +13,8 @@ import msgspec
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from shared.errors import DeadlinePassed, GenerationFailed, InvalidRequest, LogBehind, LogRefused, Superseded
-from shared.event_log import EventLog, Ownership
+from shared.errors import DeadlinePassed, GenerationFailed, InvalidRequest, LogBehind, LogRefused, Superseded, UpstreamOver
+from shared.event_log import EventLog, KeptUpstream, Ownership, private_of_start
 from shared.events import Done, Error, FinishReason, Started, Terminal, Usage
 from shared.fold import AttemptEnd, Fold
 from shared.ids import EventId
@@ -27,10 +27,12 @@ from worker import recovery
 from worker.attempt import Attempt, Outcome
 from worker.company import Company, Place
 from worker.control import Control, Leave
-from worker.providers.base import Call, Prefix, Provider
+from worker.job_upstream import JobUpstream
+from worker.providers.base import Call, Provider, Upstream
 from worker.recovery import GoOn, Limits
 from worker.retries import NextCall, next_call
 from worker.tokens import Tokens
+from worker.upstreams import Upstreams
 from worker.writer import Writer
 
 log = structlog.get_logger()
@@ -52,6 +54,7 @@ class Tools(msgspec.Struct, frozen=True):
     providers: Mapping[str, Provider]
     tokens: Tokens
     company: Company
+    upstreams: Upstreams
 
 
 class OwnedJob:
@@ -79,12 +82,20 @@ class OwnedJob:
         self._place = place
         self._limits = Limits.of(request, tools.settings)
         self._owner, self._model = owner, model
-        self._prefix: Prefix | None = None
+        self._decision = GoOn(reset=False, prefix=None)
+        self._upstream = JobUpstream(self._note, tools.upstreams)
         self._out = tools.writer.open(owner)
 
     async def run(self, decision: GoOn) -> Leave:
         """Runs attempts until the job has ended or is not run here any more. The first one is claimed already."""
-        self._open(self._owner, self._model, decision, self._record.before)
+        self._open(self._owner, self._model, decision, self._record.before, self._record.upstream)
+        try:
+            return await self._attempts()
+        finally:
+            self._tools.writer.close(self._out)
+            await self._upstream.settle()
+
+    async def _attempts(self) -> Leave:
         try:
             leave = await self._turn()
             while leave is None:
@@ -96,21 +107,31 @@ class OwnedJob:
             # on from that.
             log.error("the log lost a tail; handing the job over", error=str(error))
             return Leave("handover")
+        except Superseded as refused:
+            log.info("attempt stops", why=refused.code)
+            self._upstream.lost()
+            return Leave("lost")
         except LogRefused as refused:
             log.info("attempt stops", why=refused.code)
-            return Leave("lost" if refused.code == "superseded" else "over")
-        finally:
-            self._tools.writer.close(self._out)
+            self._upstream.abandon()
+            return Leave("over")
 
-    def _open(self, owner: Ownership, model: Model, decision: GoOn, before: AttemptEnd | None) -> None:
-        """An attempt was claimed: what follows is its own."""
+    def _open(
+        self, owner: Ownership, model: Model, decision: GoOn, before: AttemptEnd | None, upstream: KeptUpstream | None
+    ) -> None:
+        """An attempt was claimed: what follows is its own. `upstream` is what the attempt before it read."""
         reset = decision.reset and owner.reason != "first"
         started = Started(
             owner.attempt, model.id, self._tools.worker_id, owner.reason, reset, str(self._state.last_id)
         )  # as the script wrote it
-        self._state.add(EventId(owner.attempt, 0), started, {"before": before} if before else None)
-        self._owner, self._model, self._prefix = owner, model, decision.prefix
-        log.info("attempt started", attempt=owner.attempt, model=model.id, reason=owner.reason, reset=reset)
+        self._state.add(EventId(owner.attempt, 0), started, private_of_start(before, decision.position))
+        self._owner, self._model, self._decision = owner, model, decision
+        self._out.upstream = upstream if decision.upstream is not None else None
+        self._upstream.opened(self._out.upstream, left=upstream is not None and decision.upstream is None)
+        log.info(
+            "attempt started", attempt=owner.attempt, model=model.id, reason=owner.reason, reset=reset,
+            reads_on=decision.upstream is not None,
+        )  # fmt: skip
 
     async def _turn(self) -> Leave | None:
         """None once the job may run; a suspect waits here until it is alone."""
@@ -145,11 +166,13 @@ class OwnedJob:
             return await self._end(Outcome(finish=full), Usage())
         attempt = Attempt(
             self._provider_of(self._model), self._call(), self._out, self._state, self._limits, self._record.created_at,
-            self._tools.tokens, self._place.made,
+            self._tools.tokens, self._place.made, self._found,
         )  # fmt: skip
         outcome = await self._until_told_to_stop(self._outcome_of(attempt))
         if (outcome is None or self._control.reason == "lost") and (leave := await self._leave_as_told()) is not None:
             return leave
+        if outcome is not None and isinstance(outcome.failure, UpstreamOver):
+            self._upstream.readable = False
         own = await attempt.settle()
         if outcome is not None and outcome.failure is not None:
             following = next_call(outcome.failure, self._state, self._request, self._record.created_at, self._tools.settings)
@@ -185,22 +208,26 @@ class OwnedJob:
             await self._with_a_whole_log(
                 lambda: self._tools.log.move(self._owner, self._record.lane, model.lane, model.id, before)
             )
+            self._upstream.opened(None, left=self._upstream.kept is not None)
             return Leave("lost")
         return await self._claim_again(following, model, before)
 
     async def _claim_again(self, following: NextCall, model: Model, before: AttemptEnd) -> Leave | None:
-        continues = recovery.continues(self._provider_of(model), model, self._request, self._state)
-        decision = recovery.go_on(self._state, self._request, continues=continues)
+        provider, kept = self._provider_of(model), self._upstream.kept
+        continues = recovery.continues(provider, model, self._request, self._state)
+        read_on = recovery.read_on(kept if self._upstream.readable else None, provider, model, self._request, self._state)
+        decision = recovery.go_on(self._state, self._request, continues=continues, upstream=read_on)
         seen = EventId(self._owner.attempt, self._out.next_seq - 1)
         claimed = await self._with_a_whole_log(
             lambda: self._tools.log.again(
-                self._owner, seen, self._tools.worker_id, model.id, following.reason, reset=decision.reset, before=before
+                self._owner, seen, self._tools.worker_id, model.id, following.reason, reset=decision.reset, before=before,
+                read_on=decision.position,
             )
-        )
+        )  # fmt: skip
         if claimed is None:  # a cancel whose signal is still on its way
             return await self._end(None, before.usage)
         self._out = self._tools.writer.open(claimed, after=self._out)
-        self._open(claimed, model, decision, before)
+        self._open(claimed, model, decision, before, kept)
         return None
 
     async def _with_a_whole_log(self, ask: Callable[[], Awaitable[T]]) -> T:
@@ -231,15 +258,22 @@ class OwnedJob:
     async def _leave_as_told(self) -> Leave | None:
         """Leaves the job open; None where it was cancelled, and is to be ended."""
         if self._control.reason == "lost":
+            self._upstream.lost()
             return Leave("lost")
         if self._control.reason == "handover":
+            await self._upstream.hand_over()
             await self._out.flush()
             log.info("attempt handed over", at=str(self._state.last_id))
             return Leave("handover")
+        self._upstream.abandon()  # begun before anything is waited for (protocol P6)
         return None
 
     async def _end(self, outcome: Outcome | None, own: Usage) -> Leave:
         """Writes the terminal event, however long Redis is away. `outcome` None: a cancel stopped the attempt."""
+        if outcome is None or outcome.finish in (None, "budget"):
+            self._upstream.abandon()
+        else:
+            self._upstream.over()
         earlier = self._state.attempts[:-1]
         await self._tools.tokens.tell_for_the_dead(earlier, self._request, own.input_tokens)
         event = self._terminal(outcome, recovery.paid(earlier, own))
@@ -264,14 +298,23 @@ class OwnedJob:
         if request.max_tokens is None and request.token_budget is None:
             return None  # nor is it worth waiting for the encoding
         kept = self._state.kept_tokens = await tokens.total(await tokens.count_of(self._state))
-        if request.max_tokens is not None and kept >= request.max_tokens:
+        # A response that is read on keeps to max_tokens by itself, and by the provider's own count.
+        if request.max_tokens is not None and kept >= request.max_tokens and self._decision.upstream is None:
             return "length"
         return "budget" if request.token_budget is not None and kept >= request.token_budget else None
 
     def _call(self) -> Call:
         limit = self._request.max_tokens
         left = None if limit is None else limit - self._state.kept_tokens
-        return Call(self._record.id, self._model.name, self._request, left, self._prefix)
+        return Call(self._record.id, self._model.name, self._request, left, self._decision.prefix, self._decision.upstream)
+
+    async def _found(self, upstream: Upstream) -> None:
+        """The attempt's response goes on by itself, and this is its id."""
+        await self._upstream.note(KeptUpstream(self._model.id, upstream.id))
+
+    async def _note(self, kept: KeptUpstream) -> None:
+        self._out.upstream = kept
+        await self._with_a_whole_log(lambda: self._tools.log.note_upstream(self._owner, kept))
 
     def _provider_of(self, model: Model) -> Provider:
         return self._tools.providers[model.provider]

@@ -1,7 +1,7 @@
 """The safety net under every promise that a job ends: looks through the open jobs of a lane for those nothing would move.
 
 One worker of a deployment does a round at a time. It repairs where it can: a job whose queue entry or payload vanished gets
-them back, and whoever takes it goes on from its log or ends it.
+them back, and whoever takes it goes on from its log or ends it. And it cancels what jobs left behind at providers'.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from shared.redis_client import UNREACHABLE
 from shared.settings import Settings
 from worker import recovery
 from worker.recovery import Limits
+from worker.upstreams import Upstreams
 
 log = structlog.get_logger()
 
@@ -30,12 +31,20 @@ _AT_ONCE: Final = 500
 
 class Reaper:
     def __init__(
-        self, redis: Redis, settings: Settings, event_log: EventLog, store: JobStore, lane: str, worker_id: str
+        self,
+        redis: Redis,
+        settings: Settings,
+        event_log: EventLog,
+        store: JobStore,
+        upstreams: Upstreams,
+        lane: str,
+        worker_id: str,
     ) -> None:
         self._redis = redis
         self._settings = settings
         self._log = event_log
         self._store = store
+        self._upstreams = upstreams
         self._lane = lane
         self._worker_id = worker_id
 
@@ -44,6 +53,7 @@ class Reaper:
             await asyncio.sleep(self._settings.reap_s)
             try:
                 if await self._on_duty():
+                    await self._upstreams.sweep()
                     await self.round()
             except UNREACHABLE:
                 continue  # leases and writer say that Redis is away

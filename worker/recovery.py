@@ -7,13 +7,14 @@ from typing import Final, NamedTuple
 import msgspec
 
 from shared.errors import ErrorCode
+from shared.event_log import KeptUpstream
 from shared.events import Cancelled, Error, Terminal, Timing, Usage
 from shared.fold import AttemptState, Fold, Pace
 from shared.job import JobRequest
 from shared.job_store import Record, timing_so_far
 from shared.models import Model
 from shared.settings import Settings
-from worker.providers.base import Call, Prefix, Provider
+from worker.providers.base import Call, Prefix, Provider, ResumableProvider, Upstream
 
 VICTIM_FACTOR: Final = 3
 """A job that never was the only one of a worker that died may lose so many times `max_losses`: the killer was another, but
@@ -21,10 +22,16 @@ nothing goes round for ever."""
 
 
 class GoOn(msgspec.Struct, frozen=True):
-    """Claim the next attempt. `prefix` is the kept text to continue, None for a start from nothing."""
+    """Claim the next attempt. `prefix` is the kept text to continue, None for a start from nothing; `upstream` the response to
+    read on instead."""
 
     reset: bool
     prefix: Prefix | None
+    upstream: Upstream | None = None
+
+    @property
+    def position(self) -> int | None:
+        return self.upstream.position if self.upstream is not None else None
 
 
 class EndNow(msgspec.Struct, frozen=True):
@@ -71,8 +78,10 @@ class Losses(NamedTuple):
         return self.all > settings.max_losses and self.alone > 0
 
 
-def decide(record: Record, state: Fold, request: JobRequest, settings: Settings, *, continues: bool) -> GoOn | EndNow:
-    """`continues`: whether the model can go on exactly from the kept text (protocol P4)."""
+def decide(
+    record: Record, state: Fold, request: JobRequest, settings: Settings, *, continues: bool, upstream: Upstream | None = None
+) -> GoOn | EndNow:
+    """`continues`: whether the model can go on exactly from the kept text (protocol P4). `upstream`: what can be read on."""
     limits = Limits.of(request, settings)
     age = time.time() - record.created_at
     if record.cancel_asked:
@@ -91,7 +100,7 @@ def decide(record: Record, state: Fold, request: JobRequest, settings: Settings,
             return EndNow(failed(record, state, "attempts_exhausted", lost))
         if request.on_interrupt == "fail":
             return EndNow(failed(record, state, "interrupted", "The worker was lost, and on_interrupt is fail."))
-    return go_on(state, request, continues=continues)
+    return go_on(state, request, continues=continues, upstream=upstream)
 
 
 def must_run_alone(record: Record, settings: Settings) -> bool:
@@ -99,13 +108,21 @@ def must_run_alone(record: Record, settings: Settings) -> bool:
     return Losses.of(record).all >= settings.alone_after_losses
 
 
-def go_on(state: Fold, request: JobRequest, *, continues: bool) -> GoOn:
-    """What a new attempt does with the text so far."""
-    if not state.kept_tokens:
-        return GoOn(reset=False, prefix=None)
-    if request.on_interrupt == "restart" or not continues:
+def go_on(state: Fold, request: JobRequest, *, continues: bool, upstream: Upstream | None = None) -> GoOn:
+    """What a new attempt does with the output so far."""
+    if request.on_interrupt == "restart" and state.kept_tokens:
         return GoOn(reset=True, prefix=None)
-    return GoOn(reset=False, prefix=prefix_of(state))
+    if upstream is not None or not state.kept_tokens:
+        return GoOn(reset=False, prefix=None, upstream=upstream)
+    return GoOn(reset=False, prefix=prefix_of(state)) if continues else GoOn(reset=True, prefix=None)
+
+
+def read_on(kept: KeptUpstream | None, provider: Provider, model: Model, request: JobRequest, state: Fold) -> Upstream | None:
+    """The response upstream that the next attempt can read on, from where the log stands; from half a tool call too."""
+    if kept is None or kept.model != model.id or not isinstance(provider, ResumableProvider):
+        return None
+    upstream = Upstream(kept.id, state.upstream_position or 0)
+    return upstream if provider.can_continue(Call("", model.name, request, upstream=upstream)) else None
 
 
 def continues(provider: Provider, model: Model, request: JobRequest, state: Fold) -> bool:

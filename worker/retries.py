@@ -13,7 +13,7 @@ import time
 
 import msgspec
 
-from shared.errors import DeadlinePassed, GenerationFailed
+from shared.errors import DeadlinePassed, GenerationFailed, UpstreamExpired
 from shared.events import StartReason
 from shared.fold import Fold
 from shared.job import JobRequest
@@ -58,6 +58,8 @@ def _pause_s(failure: GenerationFailed, state: Fold, settings: Settings) -> floa
     asked_s = failure.retry_after_s or 0.0
     if not failure.retryable or failed >= settings.model_tries or asked_s > settings.retry_after_most_s:
         return None
+    if isinstance(failure, UpstreamExpired):
+        return 0.0  # nothing is overloaded, and nobody waits for the same
     jitter_s = random.uniform(0.0, min(settings.retry_base_s * 2 ** (failed - 1), settings.retry_longest_s))
     return asked_s + jitter_s  # on top of what was asked for: all who were told the same would come back as one
 

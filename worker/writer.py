@@ -206,7 +206,13 @@ class Writer:
         for handle in doubted:
             del self._doubted[handle]
         lease_s = self._settings.lease_s
-        commands = [reclaim_command(handle.owner, handle.claimed_at, lease_s, held=handle.opening_held) for handle in doubted]
+        commands = [
+            reclaim_command(
+                handle.owner, handle.claimed_at, lease_s, held=handle.opening_held,
+                upstream="=" if handle.followed else str(handle.upstream or ""),
+            )
+            for handle in doubted
+        ]  # fmt: skip
         try:
             answers = await self._run(commands)
         except UNREACHABLE as error:

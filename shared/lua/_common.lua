@@ -12,6 +12,7 @@
 --   fallback  the model to go on with, between a fallback to another lane and the claim that follows it
 --   before    how the attempt before that fallback ended, JSON
 --   cancel    1 once a cancel was asked for
+--   upstream  the response that the newest attempt reads at a provider's, where that goes on by itself: `<model> <id>`
 --   replid    the primary that took the submit, then the one that granted the last claim
 --   lane      where its queue entry is
 --   created_ms, started_at, finished_at
@@ -57,11 +58,22 @@ local function refusal(record)
   return 'superseded'
 end
 
+-- Nobody reads the response that the record names any more: a worker of the lane is to cancel it. After an hour without any it
+-- has ended by itself.
+local function leave_upstream(record, lane)
+  local upstream = redis.call('HGET', record, 'upstream')
+  if not upstream then return end
+  local abandoned = 'lastevent:abandoned:' .. lane
+  redis.call('RPUSH', abandoned, upstream)
+  redis.call('EXPIRE', abandoned, 3600)
+  redis.call('HDEL', record, 'upstream')
+end
+
 -- The final status, with every key of the job cut to the retention and its queue entry gone. The caller wrote the terminal
 -- event in the same script.
 local function close(record, log, job_id, lane, status, retention_s)
   redis.call('HSET', record, 'status', status, 'finished_at', string.format('%.3f', now_ms() / 1000))
-  redis.call('HDEL', record, 'owner', 'handover', 'cancel', 'fallback', 'before')
+  redis.call('HDEL', record, 'owner', 'handover', 'cancel', 'fallback', 'before', 'upstream')
   redis.call('EXPIRE', record, retention_s)
   redis.call('EXPIRE', log, retention_s)
   redis.call('ZREM', 'lastevent:open:' .. lane, job_id)
@@ -134,6 +146,7 @@ local function end_from_outside(record, log, job_id, status, terminal, started_r
   local last = id_of(attempt, seq)
   redis.call('XADD', log, last, 'e', terminal)
   push(log, before, last, n, true, frames .. frame(last, terminal))
+  leave_upstream(record, lane)
   close(record, log, job_id, lane, status, retention_s)
   return last
 end

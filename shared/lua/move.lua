@@ -9,6 +9,7 @@ if owner ~= token then
   return here == lane and redis.call('HGET', record, 'fallback') == ARGV[4] and 'ok' or refusal(record)  -- the same call again
 end
 
+leave_upstream(record, here)
 redis.call('HSET', record, 'lane', lane, 'fallback', ARGV[4], 'before', ARGV[5])
 redis.call('HDEL', record, 'owner')
 redis.call('DEL', 'arq:in-progress:' .. job_id)

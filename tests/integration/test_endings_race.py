@@ -24,6 +24,7 @@ from tests.support.servers import Making, running_worker
 from tests.support.truth import assert_nothing_is_left_in_the_queue, assert_sound, stored_log
 from tests.support.waiting import wait_until
 from worker.reaper import Reaper
+from worker.upstreams import Upstreams
 
 JOBS = 150
 SEED = 20_251_125
@@ -159,7 +160,7 @@ async def _disturb_what_is_over(
         with contextlib.suppress(JobNotFound):
             assert await queue.cancel(job_id) == "over"
     await redis.zadd(keys.queue("api"), dict.fromkeys(job_ids, 1))
-    await Reaper(redis, settings, log, store, "api", "w9").round()
+    await Reaper(redis, settings, log, store, Upstreams(redis, {}, "api"), "api", "w9").round()
     silent = ScriptedProvider()
     async with running_worker(settings, silent):
         await wait_until(lambda: _queue_is_empty(redis), message="the late entries are cleared away")

@@ -15,13 +15,14 @@ from tests.support.scripted_provider import ScriptedProvider
 from tests.support.servers import Making, running_worker
 from tests.support.waiting import wait_until
 from worker.reaper import Reaper
+from worker.upstreams import Upstreams
 
 QUEUE, OPEN = keys.queue("api"), keys.open_jobs("api")
 
 
 @pytest.fixture
 def reaper(redis: Redis, settings: Settings, event_log: EventLog, job_store: JobStore) -> Reaper:
-    return Reaper(redis, settings, event_log, job_store, "api", "w9")
+    return Reaper(redis, settings, event_log, job_store, Upstreams(redis, {}, "api"), "api", "w9")
 
 
 async def test_a_healthy_lane_is_left_alone(reaper: Reaper, new_queued: NewAuthor, new_author: NewAuthor, redis: Redis) -> None:
@@ -99,7 +100,9 @@ async def test_a_record_that_is_gone_leaves_the_index(reaper: Reaper, new_queued
 async def test_one_worker_of_a_lane_is_on_duty(
     redis: Redis, settings: Settings, event_log: EventLog, job_store: JobStore
 ) -> None:
-    first, second = (Reaper(redis, settings, event_log, job_store, "api", name) for name in ("w1", "w2"))
+    first, second = (
+        Reaper(redis, settings, event_log, job_store, Upstreams(redis, {}, "api"), "api", name) for name in ("w1", "w2")
+    )
     assert await first._on_duty()
     assert not await second._on_duty()
-    assert await Reaper(redis, settings, event_log, job_store, "local", "w3")._on_duty()
+    assert await Reaper(redis, settings, event_log, job_store, Upstreams(redis, {}, "local"), "local", "w3")._on_duty()

@@ -12,28 +12,32 @@ from shared.events import Started, Terminal, Token
 from shared.job_store import JobStore
 from shared.settings import Settings
 from tests.support.author import lease
-from tests.support.scripted_provider import ScriptedProvider
 from worker.company import Company
 from worker.control import Control, Leave, Running
 from worker.generate import generate
 from worker.leases import Identity, Leases
 from worker.owned_job import Tools
+from worker.providers.base import Provider
 from worker.tokens import Tokens
+from worker.upstreams import Upstreams
 from worker.writer import Writer
 
 
 class BareWorker:
     """It renews nothing: give it settings with a long lease."""
 
-    def __init__(self, redis: Redis, settings: Settings, provider: ScriptedProvider) -> None:
+    def __init__(self, redis: Redis, settings: Settings, provider: Provider) -> None:
         self.log = EventLog(redis, settings)
         self.store = JobStore(redis, self.log)
         identity = Identity(id="w2", lane="api", host="here", pid=1, slots=1, started_at=0.0)
         self.writer = Writer(redis, settings, Leases(redis, settings, identity, Running()))
-        self.providers = {provider.name: provider}
+        self.providers: dict[str, Provider] = {provider.name: provider}
+        self.upstreams = Upstreams(redis, self.providers, "api")
         self.tokens = Tokens()
         self.company = Company()
-        self._tools = Tools(settings, "w2", self.log, self.store, self.writer, self.providers, self.tokens, self.company)
+        self._tools = Tools(
+            settings, "w2", self.log, self.store, self.writer, self.providers, self.tokens, self.company, self.upstreams
+        )  # fmt: skip
         self._redis = redis
 
     async def run(self, job_id: str, control: Control | None = None, given: Lease | None = None) -> Leave:
@@ -69,7 +73,7 @@ class BareWorker:
 
 
 @asynccontextmanager
-async def bare_worker(redis: Redis, settings: Settings, provider: ScriptedProvider) -> AsyncIterator[BareWorker]:
+async def bare_worker(redis: Redis, settings: Settings, provider: Provider) -> AsyncIterator[BareWorker]:
     worker = BareWorker(redis, settings, provider)
     await worker.tokens.ready()
     writing = asyncio.create_task(worker.writer.run_forever())

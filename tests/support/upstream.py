@@ -25,6 +25,9 @@ from typing import Any, ClassVar, Self
 
 import uvicorn
 
+LAST_TURNS = 50
+"""Turns of the loop in which a client's half-read streams are closed by Python's own finalizers; five or so are needed."""
+
 DEFAULT_TEXT = "The quick brown fox jumps over the lazy dog."
 
 Asgi = dict[str, Any]
@@ -35,6 +38,13 @@ class Pause:
     """Silence, in seconds; ends early when the client leaves. Before the first bytes, the headers wait too."""
 
     seconds: float
+
+
+@dataclass(frozen=True)
+class Until:
+    """Silence until the event is set; ends early when the client leaves."""
+
+    event: asyncio.Event
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ class Status:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Step = bytes | Pause | Stall | Cut | Status
+Step = bytes | Pause | Until | Stall | Cut | Status
 
 
 @dataclass
@@ -168,7 +178,7 @@ def words(whole: str) -> list[str]:
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens, and stops when told instead of looking every 0.1 s."""
+    """Says when it listens, and stops when told, instead of looking every 0.1 s."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -180,6 +190,18 @@ class _Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         await self.stop.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Cuts what is still open, and gives clients a moment to see it; uvicorn's own takes 0.1 s for that."""
+        for server in self.servers:
+            server.close()
+        for sock in sockets or ():
+            sock.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.gather(*self.server_state.tasks)
+        for _ in range(LAST_TURNS):
+            await asyncio.sleep(0)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -234,11 +256,15 @@ class _Answer:
         await self._body(b"", more=False)
         self._request.done_at = time.monotonic()
 
-    async def _stream(self, step: bytes | Pause | Stall) -> None:
+    async def _stream(self, step: bytes | Pause | Until | Stall) -> None:
         if isinstance(step, bytes):
             await self._open()
             await self._body(step)
             self._request.chunks_sent += 1
+        elif isinstance(step, Until):
+            waiting = asyncio.create_task(step.event.wait())
+            await asyncio.wait({self._gone, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
         else:
             await asyncio.wait({self._gone}, timeout=step.seconds if isinstance(step, Pause) else None)
 

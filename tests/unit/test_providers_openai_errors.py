@@ -73,6 +73,8 @@ def test_by_status(status: int, code: ErrorCode, retryable: bool) -> None:
         ("BadRequestError", "bad_request", False),
         ("invalid_api_key", "auth", False),
         ("server_error", "overloaded", True),
+        ("invalid_image_url", "bad_request", False),
+        ("bio_policy", "content_filter", False),
         ("never heard of it", "overloaded", True),
         ("503", "overloaded", True),
         ("401", "auth", False),

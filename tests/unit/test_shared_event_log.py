@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from shared.errors import AlreadyEnded, LogBehind, LogErased, LogRefused, Superseded
-from shared.event_log import Entry, check_answer, final_status, outside_start
+from shared.event_log import Entry, KeptUpstream, check_answer, final_status, outside_start, private_of_start
 from shared.events import Cancelled, Done, Error, Terminal, Timing, Token, Usage
 from shared.ids import EventId
 from tests.support.author import ownership
@@ -56,3 +56,14 @@ def test_an_entry_knows_its_event() -> None:
 
 def test_an_owner_is_of_one_job() -> None:
     assert ownership("job_x", 3, "takeover").job_id == "job_x"
+
+
+def test_a_response_upstream_is_written_as_it_is_read() -> None:
+    kept = KeptUpstream("vllm/meta-llama/Llama-3", "resp_1")
+    assert (str(kept), kept.provider) == ("vllm/meta-llama/Llama-3 resp_1", "vllm")
+    assert KeptUpstream.parse(str(kept).encode()) == kept
+
+
+def test_what_a_started_entry_keeps_to_itself() -> None:
+    assert private_of_start(None, None) == {"v": 1}
+    assert private_of_start(None, 0) == {"v": 1, "u": 0}, "a response can be read on from its start"

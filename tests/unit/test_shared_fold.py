@@ -153,3 +153,26 @@ def test_after_a_reset_what_is_kept_begins_anew() -> None:
     assert (state.first_output_at, discarded) == (12.5, (None, None, None))
     state.add(EventId(2, 1), Token("b"), {"at": 99.0})
     assert (state.first_output_at, state.first_kept_at, state.first_kept) == (12.5, 99.0, Token("b"))
+
+
+def test_how_far_a_response_upstream_was_read_goes_with_its_output() -> None:
+    state = folded(started())
+    assert state.upstream_position is None
+    state.add(EventId(1, 1), Token("a"), {"u": 3})
+    state.add(EventId(1, 2), Token("b"), {"at": 1.0, "u": 7})
+    assert state.upstream_position == 7
+    state.add(EventId(2, 0), started(2), {"v": 1, "u": 7})
+    assert state.upstream_position == 7
+    state.add(EventId(3, 0), started(3, reset=True), {"v": 1})
+    assert state.upstream_position is None
+
+
+def test_a_response_that_is_read_on_is_paid_for_once_by_who_reads_it_last() -> None:
+    state = folded(started(), Token("a"), Token("b"))
+    state.add(EventId(2, 0), started(2), {"v": 1, "u": 4})
+    state.add(EventId(2, 1), Token("c"), {"u": 5})
+    assert state.usage() == Usage(0, 3, estimated=True)
+    assert [attempt.usage for attempt in state.listed_attempts()] == [Usage(), Usage(0, 3, estimated=True)]
+    assert state.attempts[-1].uncounted == ["a", "b", "c"]
+    state.add(EventId(2, 2), DONE, {"usage": {"input_tokens": 9, "output_tokens": 3}})
+    assert [attempt.usage for attempt in state.listed_attempts()] == [Usage(), Usage(9, 3)]

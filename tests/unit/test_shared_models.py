@@ -112,6 +112,14 @@ def test_what_others_can_do() -> None:
         assert check_request(asked, settings()).id == model
 
 
+def test_what_openai_models_cannot_do_in_background_mode_alone() -> None:
+    asked = request(model="anthropic/x", fallbacks=["openai/x"], stop=["END"])
+    assert check_request(asked, settings()).id == "anthropic/x"
+    with pytest.raises(InvalidRequest) as caught:
+        check_request(asked, settings(openai_background=True))
+    assert [problem.field for problem in caught.value.problems] == ["stop"]
+
+
 def test_everything_that_a_model_cannot_do_is_named_at_once() -> None:
     asked = request(model="anthropic/a", fallbacks=["anthropic/b", LOCAL], seed=1, temperature=2, tools=TOOLS)
     with pytest.raises(InvalidRequest) as caught:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from shared.job import JobRequest
-from shared.provider_limits import arguments_object, data_url, problems_of
+from shared.provider_limits import OPENAI_BACKGROUND, arguments_object, data_url, problems_of
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
 HTTP = "https://x/y.png"
@@ -47,6 +47,10 @@ def test_openai_is_asked_anything() -> None:
         ("ollama", {"messages": [image(PNG), calling("{}")], "tools": [tool(strict=None)], "tool_choice": "none"}),
         ("ollama", {"tool_choice": "required"}),
         ("local", {"temperature": 2, "seed": 1}),
+        (OPENAI_BACKGROUND, {"temperature": 2, "top_p": 0.5, "stop": [], "max_tokens": 16, "system": "Be brief."}),
+        (OPENAI_BACKGROUND, {"messages": [image(HTTP, detail="low"), image(PNG, role="tool"), calling("{broken")]}),
+        (OPENAI_BACKGROUND, {"messages": [{"role": "tool", "content": "42", "tool_call_id": "c", "name": "f"}]}),
+        (OPENAI_BACKGROUND, {"tools": [tool(strict=True)], "tool_choice": {"type": "function", "function": {"name": "f"}}}),
     ],
 )
 def test_what_they_can_do(provider: str, request_fields: dict[str, Any]) -> None:
@@ -64,6 +68,23 @@ def test_what_they_can_do(provider: str, request_fields: dict[str, Any]) -> None
 )
 def test_what_anthropic_cannot_do(request_fields: dict[str, Any], field: str) -> None:
     assert fields("anthropic", **request_fields) == [field]
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "field"),
+    [
+        ({"max_tokens": 15}, "max_tokens"),
+        ({"stop": "END"}, "stop"),
+        ({"seed": 0}, "seed"),
+        ({"messages": [{"role": "user", "content": "Hi", "name": "Ann"}]}, "messages[0].name"),
+        ({"messages": [image(PNG, role="assistant")]}, "messages[0].content[1].image_url"),
+        ({"tools": [{"type": "custom"}]}, "tools[0].type"),
+        ({"tools": [tool(examples=[1])]}, "tools[0].function.examples"),
+        ({"tool_choice": {"type": "function"}}, "tool_choice"),
+    ],
+)
+def test_what_openai_cannot_do_in_background_mode(request_fields: dict[str, Any], field: str) -> None:
+    assert fields(OPENAI_BACKGROUND, **request_fields) == [field]
 
 
 @pytest.mark.parametrize(

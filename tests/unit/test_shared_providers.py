@@ -79,6 +79,12 @@ def test_a_setting_of_its_own_wins_over_such_a_table(monkeypatch: pytest.MonkeyP
     assert (ollama.base_url, ollama.models, ollama.address_setting) == ("llm:1", ("a", "b"), "OLLAMA_HOST")
 
 
+def test_background_mode_is_a_setting_for_openai_and_a_key_of_any_table_of_its_kind() -> None:
+    assert [config.background for config in configs(openai_background=True).values()] == [True, False, False]
+    assert [config.background for config in configs({"z": VLLM | {"background": True}}).values()] == [False, False, False, True]
+    assert configs({"openai": {"background": True}})["openai"].background
+
+
 def test_anthropics_patterns_can_stand_in_the_table_too() -> None:
     assert configs({"anthropic": {"prefill": ["m"]}})["anthropic"].prefill == ("m",)
     assert "claude-haiku-4-5*" in configs({"anthropic": {}})["anthropic"].prefill

@@ -3,9 +3,10 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import cast
+from unittest.mock import ANY
 
 import msgspec
 import pytest
@@ -20,7 +21,7 @@ from tests.support.author import ownership, request
 from tests.support.waiting import wait_until
 from worker.attempt import Attempt
 from worker.log_handle import LogHandle
-from worker.providers.base import Call, Delta, Finish, Prefix, Provider
+from worker.providers.base import Call, Delta, Finish, Prefix, Provider, Upstream
 from worker.recovery import Limits
 from worker.tokens import Tokens, load_encoding
 
@@ -81,13 +82,16 @@ def attempt_of(
     age_s: float = 0,
     kept: Fold | None = None,
     tokens: Tokens | None = None,
+    upstream: Upstream | None = None,
+    note: Callable[[Upstream], Awaitable[None]] | None = None,
     **fields: object,
 ) -> tuple[Attempt, Fold]:
     state = kept or Fold()
     state.add(EventId(1, 0), Started(1, "m", "w", "first", False, "0-1"))
-    call = Call(job_id="j", model="m", request=request(**fields))
+    call = Call(job_id="j", model="m", request=request(**fields), upstream=upstream)
     out, created_at = cast(LogHandle, handle), time.time() - age_s
-    return Attempt(cast(Provider, provider), call, out, state, limits, created_at, tokens or Tokens()), state
+    attempt = Attempt(cast(Provider, provider), call, out, state, limits, created_at, tokens or Tokens(), note=note)
+    return attempt, state
 
 
 async def test_everything_goes_into_the_log_in_order() -> None:
@@ -319,3 +323,49 @@ async def test_a_cancel_closes_the_provider_at_once() -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert (provider.closed, await attempt.settle()) == (True, Usage(9, 1, estimated=True))
+
+
+# --- responses that go on upstream ---------------------------------------------------------------------------------------
+
+
+async def test_a_response_upstream_is_noted_before_anything_of_it_is_in_the_log() -> None:
+    handle, noted = FakeHandle(), []
+    provider = FakeProvider(Upstream("r", 0), Upstream("r", 3), Token("a"), Upstream("r", 5), Token("b"), Finish("stop"))
+
+    async def note(upstream: Upstream) -> None:
+        noted.append((upstream.id, list(handle.events)))
+
+    await attempt_of(provider, handle, note=note)[0].run()
+    assert noted == [("r", [])]
+    assert handle.private == [{"at": ANY, "u": 3}, {"u": 5}]
+
+
+async def test_one_that_is_read_on_is_noted_already_and_costs_what_was_read_of_it_before_too() -> None:
+    handle, noted, kept = FakeHandle(), [], Fold()
+    kept.add(EventId(1, 0), Started(1, "m", "w", "first", False, "0-1"))
+    kept.add(EventId(1, 1), Token("one two"))
+
+    async def note(upstream: Upstream) -> None:
+        noted.append(upstream)
+
+    provider = FakeProvider(Upstream("r", 5), Token(" three"), GenerationFailed("connection", "It broke."))
+    attempt, _ = attempt_of(provider, handle, kept=kept, upstream=Upstream("r", 3), note=note)
+    await attempt.run()
+    assert (noted, handle.private) == ([], [{"at": ANY, "u": 5}])
+    assert await attempt.settle() == Usage(9, 3, estimated=True)
+
+
+async def test_a_response_that_could_not_be_read_on_was_paid_for_all_the_same() -> None:
+    kept = Fold()
+    kept.add(EventId(1, 0), Started(1, "m", "w", "first", False, "0-1"))
+    kept.add(EventId(1, 1), Token("one two"))
+
+    class Refuses(FakeProvider):
+        @asynccontextmanager
+        async def stream(self, _call: Call) -> AsyncIterator[AsyncIterator[Delta]]:
+            raise GenerationFailed("incomplete", "Not handed out any more.")
+            yield self._deltas()
+
+    attempt, _ = attempt_of(Refuses(), FakeHandle(), kept=kept, upstream=Upstream("r", 3))
+    await attempt.run()
+    assert await attempt.settle() == Usage(9, 2, estimated=True)

@@ -4,15 +4,19 @@ import time
 
 import pytest
 
+from shared.event_log import KeptUpstream
 from shared.events import Cancelled, Done, Error, Reasoning, Started, Timing, Token, Usage
 from shared.fold import Fold, Pace
 from shared.ids import EventId
 from shared.job import JobRequest
 from shared.job_store import Record
 from shared.settings import Settings
-from tests.support.author import request
-from worker.providers.base import Prefix
-from worker.recovery import EndNow, GoOn, Limits, decide, final_timing, must_run_alone, paid, prefix_of
+from tests.support.author import MODEL, request
+from tests.support.provider_calls import config_of
+from tests.support.scripted_provider import ScriptedProvider
+from worker.providers.base import Prefix, Upstream
+from worker.providers.openai_background import OpenAIBackgroundProvider
+from worker.recovery import EndNow, GoOn, Limits, decide, final_timing, go_on, must_run_alone, paid, prefix_of, read_on
 
 SETTINGS = Settings(max_losses=3)
 
@@ -53,6 +57,29 @@ def test_continue_takes_the_text_along_where_the_model_can_go_on() -> None:
 def test_else_it_starts_over() -> None:
     assert what(record(), state("a"), continues=False) == GoOn(reset=True, prefix=None)
     assert what(record(), state("a"), request(on_interrupt="restart"), continues=True) == GoOn(reset=True, prefix=None)
+
+
+def test_a_response_that_goes_on_upstream_is_read_on_unless_it_is_to_start_over() -> None:
+    upstream, restart = Upstream("r", 3), request(on_interrupt="restart")
+    assert go_on(state("a"), request(), continues=False, upstream=upstream) == GoOn(False, None, upstream)
+    assert go_on(state("a"), request(), continues=True, upstream=upstream) == GoOn(False, None, upstream)
+    assert go_on(state("a"), restart, continues=True, upstream=upstream) == GoOn(True, None)
+    assert go_on(state(), restart, continues=False, upstream=upstream) == GoOn(False, None, upstream), "nothing to discard"
+
+
+def test_what_can_be_read_on_from_where() -> None:
+    kept, background = KeptUpstream("openai/any", "r"), background_provider()
+    read = state("a")
+    assert read_on(kept, background, MODEL, request(), read) == Upstream("r", 0)
+    read.upstream_position = 7
+    assert read_on(kept, background, MODEL, request(), read) == Upstream("r", 7)
+    assert read_on(None, background, MODEL, request(), read) is None
+    assert read_on(KeptUpstream("openai/other", "r"), background, MODEL, request(), read) is None, "another model's"
+    assert read_on(kept, ScriptedProvider(), MODEL, request(), read) is None, "background mode was turned off"
+
+
+def background_provider() -> OpenAIBackgroundProvider:
+    return OpenAIBackgroundProvider(config_of("openai", openai_background=True))
 
 
 @pytest.mark.parametrize("on_interrupt", ["continue", "restart"])

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from shared.errors import DeadlinePassed, ErrorCode, GenerationFailed
+from shared.errors import DeadlinePassed, ErrorCode, GenerationFailed, UpstreamExpired
 from shared.events import Started, StartReason, Token
 from shared.fold import Fold
 from shared.ids import EventId
@@ -45,6 +45,12 @@ def test_what_may_pass_is_tried_again(code: ErrorCode) -> None:
     following = follows(GenerationFailed(code, "…"), after(FIRST))
     assert following is not None
     assert (following.reason, following.model) == ("retry", "openai/a")
+
+
+def test_a_response_that_has_expired_upstream_is_asked_for_anew_at_once() -> None:
+    expired = UpstreamExpired("incomplete", "Not handed out any more.")
+    assert follows(expired, after(FIRST, RETRY)) == NextCall("retry", "openai/a", 0.0)
+    assert follows(expired, after(FIRST, RETRY, RETRY)) is None, "but not for ever"
 
 
 @pytest.mark.parametrize("code", ["auth", "bad_request", "content_filter", "unsupported", "internal"])

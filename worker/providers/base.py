@@ -6,6 +6,8 @@ translated twice on a token's way from the provider to the reader:
     Token, Reasoning, Refusal, ToolCall     content, in order
     Usage                                   before Finish: the provider's own count; of several the last stands
     Finish                                  exactly once, last: why it stopped
+    Upstream                                only of responses that go on without us: once their id is known, then before
+                                            each piece of content, how far the stream was read with it
 
 A stream that ends without `Finish` was cut short: the provider raises `GenerationFailed("incomplete", …)`; every other
 failure is a `GenerationFailed` too, with the code of protocol 4.1. Closing the stream's context (also by cancelling the task
@@ -14,7 +16,7 @@ in it) stops the provider at once: the socket is closed, the local slot is free.
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -28,7 +30,18 @@ class Finish(msgspec.Struct, frozen=True):
     reason: FinishReason
 
 
-Delta = Content | Usage | Finish
+class Upstream(msgspec.Struct, frozen=True):
+    """A response that goes on at the provider's whether we read it or not.
+
+    `position` is the provider's sequence number of the last event read. Nothing but content moves it for good: whoever reads
+    on from there gets exactly what was not yet content here.
+    """
+
+    id: str
+    position: int = 0
+
+
+Delta = Content | Usage | Finish | Upstream
 
 
 class Prefix(msgspec.Struct, frozen=True):
@@ -50,6 +63,8 @@ class Call(msgspec.Struct, frozen=True):
     request: JobRequest
     max_tokens: int | None = None
     prefix: Prefix | None = None
+    upstream: Upstream | None = None
+    """Read this response on, after its position, instead of asking anew; `prefix` and `max_tokens` say nothing then."""
 
 
 class Provider(Protocol):
@@ -69,3 +84,17 @@ class Provider(Protocol):
 
     async def close(self) -> None:
         """Frees it; open streams end."""
+
+
+@runtime_checkable
+class ResumableProvider(Provider, Protocol):
+    """A provider whose responses go on upstream when their stream is closed, and are read on with `Call.upstream`.
+
+    `can_continue` is true for a call with an `upstream`. `stream` raises UpstreamOver where nothing is left to read on.
+    """
+
+    async def abandon(self, upstream_id: str) -> None:
+        """Has the response cancelled upstream, so that it costs no more; one that is over there is left alone.
+
+        Takes bounded time and raises nothing: what it could not do is in the worker's log.
+        """

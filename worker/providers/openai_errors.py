@@ -54,6 +54,25 @@ _BY_SLUG: Final[Mapping[str, ErrorCode]] = {
     "badrequesterror": "bad_request",  # vLLM names its exception classes
     "timeout": "timeout",
     "timeout_error": "timeout",
+    # `error.code` of a failed response (Responses API); what is not here is the server's own trouble
+    "invalid_prompt": "bad_request",
+    "data_residency_mismatch": "bad_request",
+    "invalid_image": "bad_request",
+    "invalid_image_format": "bad_request",
+    "invalid_image_mode": "bad_request",
+    "invalid_image_url": "bad_request",
+    "invalid_base64_image": "bad_request",
+    "image_too_large": "bad_request",
+    "image_too_small": "bad_request",
+    "image_parse_error": "bad_request",
+    "image_file_too_large": "bad_request",
+    "image_file_not_found": "bad_request",
+    "unsupported_image_media_type": "bad_request",
+    "empty_image_file": "bad_request",
+    "failed_to_download_image": "bad_request",
+    "image_content_policy_violation": "content_filter",
+    "bio_policy": "content_filter",
+    "misalignment_policy_violation": "content_filter",
 }
 """By an error's `code` or `type`, lower case. Any other slug in mid-stream is the server's own trouble: `overloaded`."""
 
