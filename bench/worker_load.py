@@ -17,7 +17,7 @@ import httpx2
 from redis.asyncio import Redis
 
 from bench.figures import OURS, Finding, Row, Target
-from bench.stage import Child, Stage
+from bench.stage import BenchFailed, Child, Stage
 from shared.event_log import EventLog
 from shared.events import Token
 from shared.job import JobRequest
@@ -155,13 +155,13 @@ async def _told(worker: Child) -> dict[str, Any]:
 
 
 async def _slowest(stage: Stage, redis: Redis, ids: list[str]) -> float:
-    """Seconds from submit to end, of the job that took longest."""
+    """Seconds from submit to end, of the job that took longest. Raises BenchFailed where one did not end well."""
     store = JobStore(redis, EventLog(redis, stage.settings()))
     slowest = 0.0
     for job_id in ids:
         job = await store.job(job_id)
-        assert job.status == "done", job
-        assert job.timing.total_s is not None
+        if job.status != "done" or job.timing.total_s is None:
+            raise BenchFailed(f"a job under load is {job.status}: {job.error}")
         slowest = max(slowest, job.timing.total_s)
     return slowest
 
