@@ -21,6 +21,7 @@ import uvloop
 
 from shared.events import Token
 from shared.job import JobRequest
+from shared.logs import set_up_logs
 from shared.providers import provider_configs
 from shared.settings import load_settings
 from worker.providers.base import Call
@@ -78,7 +79,9 @@ async def _read(stream: AsyncIterator[bool], meter: Meter) -> None:
 
 
 async def main(way: str, base_url: str, streams: int, model: str) -> None:
-    provider = OpenAIProvider(provider_configs(load_settings(openai_base_url=base_url))["openai"])
+    settings = load_settings(openai_base_url=base_url)
+    set_up_logs(settings)
+    provider = OpenAIProvider(provider_configs(settings)["openai"])
     await provider.start()
     client = provider._ready_client()
     meter = Meter(streams)

@@ -118,7 +118,7 @@ class Stage:
         self.redis_url = ""
         self.dir = Path(tempfile.mkdtemp(prefix="lastevent-bench-"))
         self.others_cores = 0.0
-        self._begun, self._busy, self._own_cpu_s = time.monotonic(), busy_s(), time.process_time()
+        self._begun, self._busy, self._own_cpu_s = time.monotonic(), busy_s(), _own_cpu_s()
         self._children: list[Child] = []
         self._watches: list[asyncio.Task[None]] = []
         self._broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -128,7 +128,7 @@ class Stage:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        ours_s = sum(child.cpu_s for child in self._children if child.lives) + time.process_time() - self._own_cpu_s
+        ours_s = sum(child.cpu_s for child in self._children if child.lives) + _own_cpu_s() - self._own_cpu_s
         self.others_cores = max(0.0, busy_s() - self._busy - ours_s) / (time.monotonic() - self._begun)
         for watch in self._watches:
             watch.cancel()
@@ -200,6 +200,12 @@ class Stage:
         """The same for a child process."""
         named = {f"LASTEVENT_{name.upper()}": value for name, value in changed.items()}
         return {"LASTEVENT_REDIS_URL": self.redis_url, "LASTEVENT_LANES": "api", "LASTEVENT_LOG_LEVEL": "warning", **named}
+
+
+def _own_cpu_s() -> float:
+    """Seconds of CPU of this process and of the children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _clean_environment() -> dict[str, str]:

@@ -8,6 +8,7 @@ submit to the end. Then the same load is read, and written, by processes that do
 import json
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
@@ -16,20 +17,25 @@ import httpx2
 from redis.asyncio import Redis
 
 from bench.figures import OURS, Finding, Row, Target
-from bench.stage import Child, Stage
+from bench.stage import BenchFailed, Child, Stage
 from shared.event_log import EventLog
+from shared.events import Token
 from shared.job import JobRequest
 from shared.job_queue import JobQueue
 from shared.job_store import JobStore
 from shared.models import resolve
 from shared.redis_client import make_client
+from worker.output_count import OutputCount
+from worker.tokens import load_encoding
 
 WAYS: Final = {
     "bytes": "HTTP client alone: bytes, dropped",
     "sdk": "openai SDK: its chunk objects",
     "ours": "our provider: the SDK's raw stream",
 }
+COUNTING: Final = "counting: tiktoken"
 WRITER: Final = "the writer: tokens into logs"
+_COUNTED: Final = 20_000
 
 
 class Load(NamedTuple):
@@ -102,9 +108,10 @@ def _targets(row: Row) -> list[Target]:
 async def _worker(stage: Stage, upstream: Upstream) -> AsyncIterator[Child]:
     slots = max(load.jobs for load in LOADS)
     env = stage.environment(openai_base_url=upstream.base_url, api_slots=slots, log_level="info", log_json="1")
-    worker = await stage.python("bench.probed_worker", **env)
+    worker = await stage.python("bench.probed_worker", may_end=True, **env)
     await worker.logged("worker is ready")
     yield worker
+    await worker.stop()  # else it would take the writer's jobs
 
 
 async def _under(stage: Stage, worker: Child, upstream: Upstream, load: Load) -> Row:
@@ -148,13 +155,13 @@ async def _told(worker: Child) -> dict[str, Any]:
 
 
 async def _slowest(stage: Stage, redis: Redis, ids: list[str]) -> float:
-    """Seconds from submit to end, of the job that took longest."""
+    """Seconds from submit to end, of the job that took longest. Raises BenchFailed where one did not end well."""
     store = JobStore(redis, EventLog(redis, stage.settings()))
     slowest = 0.0
     for job_id in ids:
         job = await store.job(job_id)
-        assert job.status == "done", job
-        assert job.timing.total_s is not None
+        if job.status != "done" or job.timing.total_s is None:
+            raise BenchFailed(f"a job under load is {job.status}: {job.error}")
         slowest = max(slowest, job.timing.total_s)
     return slowest
 
@@ -170,8 +177,19 @@ async def _split(stage: Stage, upstream: Upstream, load: Load) -> list[Row]:
         said = json.loads(await child.line(seconds + _LATEST_S))
         parts[server] = said["cpu_s"] / said["tokens"]
         await child.stop()
+    parts[COUNTING] = _counting()
     parts[WRITER] = await _writer(stage, load, seconds)
     return [Row(load.name, part, {"CPU µs/token": round(cpu_s * 1e6, 1)}) for part, cpu_s in parts.items()]
+
+
+def _counting() -> float:
+    """CPU seconds a token of counting its text, settled every so often."""
+    encoding = load_encoding()
+    count, token = OutputCount(lambda: encoding), Token(" token")
+    before = time.process_time()
+    for _ in range(_COUNTED):
+        count.add(token)
+    return (time.process_time() - before) / _COUNTED
 
 
 async def _writer(stage: Stage, load: Load, seconds: int) -> float:
