@@ -3,7 +3,7 @@
     enter ──suspect──▶ waits ──nobody else runs──▶ alone ──past where it was lost──▶ runs ──▶ leave
           ──else─────▶ runs, unless one is alone here: then it is not for this worker now
 
-A job that lost several workers is suspected of killing them (docs/decisions/0036). While one is alone here, or waits to be, the
+A job that lost several workers is suspected of killing them (docs/decisions/0027). While one is alone here, or waits to be, the
 worker takes no other job; those that run already are waited for. Suspects take their turns in the order in which they came.
 """
 

@@ -5,7 +5,7 @@ them again after a lost reply is harmless: while Redis is away the writer holds 
 
 What Redis acknowledged may still be forgotten by a restart or a failover, so each log's newest entries are held a while longer
 (`LogHandle`). Whenever there is reason to doubt a log, because another primary answers, or a script says that the log is behind
-or another's, the writer asks where it stands before it writes on (docs/decisions/0029).
+or another's, the writer asks where it stands before it writes on (docs/decisions/0028).
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""`reclaim.lua`: where a log stands once Redis forgot some of it, and a claim that is put back (docs/decisions/0029)."""
+"""`reclaim.lua`: where a log stands once Redis forgot some of it, and a claim that is put back (docs/decisions/0028)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A job that lost several workers runs alone, and whoever ran beside it is not charged (docs/decisions/0036)."""
+"""A job that lost several workers runs alone, and whoever ran beside it is not charged (docs/decisions/0027)."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""The primary dies, and Sentinel promotes a replica that lacks the end of what it had acknowledged (docs/decisions/0029)."""
+"""The primary dies, and Sentinel promotes a replica that lacks the end of what it had acknowledged (docs/decisions/0028)."""
 
 import time
 from collections.abc import AsyncIterator

@@ -1,5 +1,5 @@
 """Redis dies (SIGKILL) and comes back without the end of its file: the writer writes again what it acknowledged and forgot, the
-same under the same ids, so that readers who had it notice nothing (P1, P2, P5; docs/decisions/0029)."""
+same under the same ids, so that readers who had it notice nothing (P1, P2, P5; docs/decisions/0028)."""
 
 import asyncio
 import os

@@ -1,5 +1,5 @@
 """Redis is full (`noeviction`): a pause, and what comes of it where the pause is too long (docs/ARCHITECTURE.md, "How a stream
-ends"; docs/decisions/0029)."""
+ends"; docs/decisions/0028)."""
 
 import time
 
