@@ -38,8 +38,8 @@ log = structlog.get_logger()
 JobFunction = Callable[[Lease, Control], Awaitable[Leave]]
 
 TAKE_AT_ONCE = 8
-"""Jobs leased in one call. Starting one takes 3 to 6 ms of CPU: hundreds at once would hold up every running job's tokens, and
-renewals, for a second. It also leaves some for the other workers of a lane."""
+"""Jobs leased in one call. Starting one takes milliseconds of CPU: hundreds at once would hold up every running job's tokens,
+and renewals (docs/decisions/0023). It also leaves some for the other workers of a lane."""
 
 _TAKE_MOST_S = 2.0
 """How long a stopping worker waits for a take that is under way."""
