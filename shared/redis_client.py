@@ -68,8 +68,8 @@ class Primary:
         await scripts.load(connection)
         await connection.send_command("INFO", "replication")
         info: bytes = await connection.read_response()
-        (replid,) = re.findall(rb"master_replid:(\w+)", info)
-        before, self._replid = self._replid, replid.decode()
+        told = re.search(rb"master_replid:(\w+)", info)  # a server that is no Redis may tell none; `check_redis` says what it is
+        before, self._replid = self._replid, told[1].decode() if told else ""
         if before is not None and before != self._replid:
             for call in self._on_change:
                 call()

@@ -22,6 +22,7 @@ from tests.support.servers import running_worker, web_server
 os.environ["LASTEVENT_CONFIG"] = ""  # a lastevent.toml of whoever runs the tests is none of theirs
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of whole processes go one after the other, beside the rest: they kill and measure, and two of them at once would
     measure each other."""
