@@ -68,7 +68,7 @@ class Primary:
         await scripts.load(connection)
         await connection.send_command("INFO", "replication")
         info: bytes = await connection.read_response()
-        told = re.search(rb"master_replid:(\w+)", info)  # a server that is no Redis may tell none; `check_redis` says what it is
+        told = re.search(rb"master_replid:(\w+)", info)  # what is no Redis may tell none; `check_redis` says what it is
         before, self._replid = self._replid, told[1].decode() if told else ""
         if before is not None and before != self._replid:
             for call in self._on_change:
@@ -206,7 +206,7 @@ async def check_redis(redis: Redis, settings: Settings) -> None:
     where = describe(settings.redis_url.get_secret_value())
     try:
         version = str((await redis.info("server"))["redis_version"])
-        keeps_a_file = bool((await redis.info("persistence"))["aof_enabled"])
+        keeps_a_file = bool((await redis.info("persistence")).get("aof_enabled"))
     except UNREACHABLE:
         raise ConfigurationError(f"Redis does not answer at {where}: start it, or set LASTEVENT_REDIS_URL.") from None
     except RedisError as error:
