@@ -37,9 +37,12 @@ log = structlog.get_logger()
 
 JobFunction = Callable[[Lease, Control], Awaitable[Leave]]
 
-TAKE_AT_ONCE = 8
+TAKE_AT_ONCE = 4
 """Jobs leased in one call. Starting one takes milliseconds of CPU: hundreds at once would hold up every running job's tokens,
 and renewals (docs/decisions/0023). It also leaves some for the other workers of a lane."""
+
+_BREATH_S = 0.02
+"""Between two such calls while more may be due: running jobs get on, and signals are obeyed."""
 
 _TAKE_MOST_S = 2.0
 """How long a stopping worker waits for a take that is under way."""
@@ -99,8 +102,10 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
         away = False
         while True:
             try:
-                await self._poll_iteration()
-                await self._sleep_until_called()
+                if await self._poll_iteration():
+                    await self._sleep_until_called(_BREATH_S, wakes=False)
+                else:
+                    await self._sleep_until_called(self._settings.poll_s, wakes=self._free_slots() > 0)
             except NOT_NOW as error:
                 if not away:
                     log.warning("no jobs are taken: Redis is away or full", error=str(error))
@@ -123,15 +128,16 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
         """Returns once no job runs here."""
         await self._idle.wait()
 
-    async def _poll_iteration(self) -> None:
-        """Takes and starts what is due, a few at a time, until nothing is or no slot is free."""
+    async def _poll_iteration(self) -> bool:
+        """Takes and starts a few of the jobs that are due; whether more of them may be, for which there are slots."""
         async with self._taking:
-            while (free := self._free_slots()) > 0:
-                taken = await self._leases.take(min(free, TAKE_AT_ONCE))
-                for lease, score in taken:
-                    self._start(lease, score)
-                if len(taken) < TAKE_AT_ONCE:
-                    return
+            free = self._free_slots()
+            if free == 0:
+                return False
+            taken = await self._leases.take(min(free, TAKE_AT_ONCE))
+            for lease, score in taken:
+                self._start(lease, score)
+            return len(taken) == TAKE_AT_ONCE < free
 
     def _free_slots(self) -> int:
         """Jobs that may be taken now."""
@@ -173,12 +179,13 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
         except (RedisError, OSError) as error:
             log.debug("the poll will look instead", error=str(error))
 
-    async def _sleep_until_called(self) -> None:
-        """Blocks until a wake-up, a signal, or the poll's turn. A worker without a free slot leaves wake-ups to others."""
+    async def _sleep_until_called(self, longest_s: float, *, wakes: bool) -> None:
+        """Blocks until a signal or, with `wakes`, a wake-up, and no longer than `longest_s`, seconds. A worker without a free
+        slot leaves wake-ups to others."""
         names = [keys.signal(self._identity.id)]
-        if self._free_slots() > 0:
+        if wakes:
             names.append(keys.wake(self._identity.lane))
-        popped = await self._signals.blpop(names, timeout=self._settings.poll_s)  # type: ignore[misc,arg-type]
+        popped = await self._signals.blpop(names, timeout=longest_s)  # type: ignore[misc,arg-type]
         if popped is None:
             return
         name, message = popped

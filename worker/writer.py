@@ -31,6 +31,11 @@ _LONGEST_PAUSE_S: Final = 1.0
 _TICK_S: Final = 0.5
 """How often the writer looks what need not be held any more."""
 
+_CROWD: Final = 8
+_GATHER_S: Final = 0.005
+"""After a round trip for so many logs the next one waits so long: a round trip costs as much as many tokens do, and a worker
+with hundreds of streams would make one for every four of them. A worker with few never waits."""
+
 Row = tuple[LogHandle, list[Offer]]
 """What one log gets in one round trip; its end, where there are no offers."""
 
@@ -93,6 +98,8 @@ class Writer:
                     continue
                 batch, self._dirty = [handle for handle in self._dirty if handle not in self._doubted], {}
                 await self._write(batch)
+                if len(batch) >= _CROWD:
+                    await asyncio.sleep(_GATHER_S)
         finally:
             self._ticker.cancel()
 

@@ -275,10 +275,10 @@ async def test_a_crowd_of_cancels_is_obeyed_in_one_round(
     """A page that closes, a client that gives up: the last of fifty does not wait for fifty rounds of the worker's loop."""
     look, rounds = LeasedWorker._poll_iteration, 0
 
-    async def counted(self: LeasedWorker) -> None:
+    async def counted(self: LeasedWorker) -> bool:
         nonlocal rounds
         rounds += 1
-        await look(self)
+        return await look(self)
 
     monkeypatch.setattr(LeasedWorker, "_poll_iteration", counted)
     async with gated(provider), running_worker(settings, provider) as process:
