@@ -160,6 +160,24 @@ async def test_what_came_during_a_round_trip_goes_out_in_the_next(writer: Writer
     assert redis.trips == [[("j1", 1, ["a"])], [("j1", 2, ["b", "c", "d"]), ("j2", 1, ["x"])]]
 
 
+async def test_after_a_crowd_the_next_round_trip_waits_for_more(
+    writer: Writer, redis: FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a worker with hundreds of streams makes one for every few of their tokens."""
+    monkeypatch.setattr(writer_module, "_GATHER_S", 0.2)
+    outs = [handle(writer, f"j{i}") for i in range(8)]
+    for out in outs:
+        await out.append(Token("a"))
+    await outs[0].flush()
+    for out in outs[:3]:
+        await out.append(Token("b"))
+        for _ in range(5):  # a round trip would be over by then
+            await asyncio.sleep(0)
+    for out in outs[:3]:
+        await out.flush()
+    assert [len(trip) for trip in redis.trips] == [8, 3]
+
+
 async def test_seqs_go_on_from_what_was_written(writer: Writer) -> None:
     out = handle(writer)
     assert out.next_seq == 1
