@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 from rich.bar import Bar
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -107,10 +108,11 @@ def save_chart(path: Path, tallies: Sequence[Tally]) -> None:
 
 
 def _table(tallies: Sequence[Tally]) -> Table:
-    table = Table(header_style="dim")
-    table.add_column("model")
-    for column in ("TTFT mean s", "p50", "p99", "stdev", "tokens/s", "total s", "runs", "failed"):
-        table.add_column(column, justify="right")
+    # Where it is narrow only the model's id is folded: a figure that is cut off is none.
+    table = Table(header_style="dim", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("model", overflow="fold")
+    for column in ("TTFT\nmean s", "p50", "p99", "stdev", "tokens/s", "total s", "runs", "failed"):
+        table.add_column(column, justify="right", no_wrap=True)
     soonest, fastest = best([tally for tally in tallies if tally.way == "queue"])
     for tally in tallies:
         ttft, speed, total = tally.ttft(), tally.tokens_per_s(), tally.total()

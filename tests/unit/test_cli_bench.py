@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from io import StringIO
@@ -30,6 +31,10 @@ async def server() -> AsyncIterator[ScriptedServer]:
         yield server
 
 
+COLUMNS = 9
+"""Of the table."""
+
+
 class Benched:
     """One bench, and what it wrote."""
 
@@ -55,8 +60,8 @@ class Benched:
 
     def row(self, name: str) -> list[str]:
         """The table's cells of one row."""
-        line = next(line for line in self.stdout.splitlines() if name in line and "│" in line)
-        return [cell.strip() for cell in line.strip("│").split("│")]
+        lines = [re.split(r" {2,}", line.strip()) for line in self.stdout.splitlines() if name in line]
+        return next(cells for cells in lines if len(cells) == COLUMNS)
 
 
 def says_hello(job: ScriptedJob) -> None:
