@@ -24,6 +24,7 @@ from worker.providers.anthropic_events import EventReader
 from worker.providers.anthropic_request import arguments_of
 from worker.providers.base import Call, Delta, Finish
 from worker.providers.failure_text import scrub
+from worker.providers.http_transport import transport
 from worker.providers.key import bare_key
 from worker.providers.prefill import Prefill
 from worker.providers.upstream import CONNECT_S, LIMITS, WRITE_S, drain, read_timeout_s
@@ -46,7 +47,7 @@ class Messages:
             max_retries=0,
             timeout=timeout,
             default_headers=None if own else {"x-api-key": key},
-            http_client=anthropic.DefaultAsyncHttpxClient(timeout=timeout, limits=LIMITS),
+            http_client=anthropic.DefaultAsyncHttpxClient(timeout=timeout, limits=LIMITS, transport=transport()),
         )
         _ = self._client.messages  # imports what the first call would import
 

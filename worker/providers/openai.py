@@ -20,13 +20,14 @@ import httpx2
 import openai
 import structlog
 from openai import AsyncOpenAI, AsyncStream
-from openai.types.chat import ChatCompletionChunk
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from shared.errors import ConfigurationError, GenerationFailed
 from shared.job import Message
 from shared.providers import ProviderConfig
 from worker.providers.base import Call, Delta, Finish
 from worker.providers.failure_text import scrub
+from worker.providers.http_transport import transport
 from worker.providers.key import bare_key, usable_key
 from worker.providers.openai_body import chunks_of
 from worker.providers.openai_chunks import ChunkReader
@@ -97,8 +98,14 @@ class OpenAIProvider:
         arguments = continued(arguments_of(call, own=self._is_openai()), prefill.sent, self._config.prefill_style)
         client = self._ready_client()
         try:
-            upstream: AsyncStream[ChatCompletionChunk] = await client.chat.completions.create(stream=True, **arguments)
-            return upstream
+            # Not `chat.completions.create`, which walks through all that it is given, type by type, to send the same.
+            return await client.post(
+                "/chat/completions",
+                body=arguments | {"stream": True},
+                cast_to=ChatCompletion,
+                stream=True,
+                stream_cls=AsyncStream[ChatCompletionChunk],
+            )
         except UPSTREAM_ERRORS as error:
             failure = self._failure(call, error)
         # Raised out here, so that it has no __context__: the SDK's error repeats what the server said, and that may be the key.
@@ -138,7 +145,7 @@ class OpenAIProvider:
                 base_url=self._base_url,
                 max_retries=0,
                 timeout=timeout,
-                http_client=openai.DefaultAsyncHttpx2Client(timeout=timeout, limits=LIMITS),
+                http_client=openai.DefaultAsyncHttpx2Client(timeout=timeout, limits=LIMITS, transport=transport()),
             )
         return self._client
 

@@ -21,7 +21,7 @@ def continued(arguments: dict[str, Any], text: str, style: PrefillStyle) -> dict
         return arguments
     messages, answer = arguments["messages"], {"role": "assistant", "content": text}
     if style == "vllm":
-        return arguments | {"messages": [*messages, answer], "extra_body": _FLAGS}
+        return arguments | {"messages": [*messages, answer]} | _FLAGS
     if style == "prefix":
         return arguments | {"messages": [*messages, answer | {"prefix": True}]}
     return arguments | {"messages": _joined(messages, text)}

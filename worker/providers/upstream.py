@@ -16,7 +16,8 @@ DRAIN_S: Final = 0.1
 """For the bytes after the last one we need: read, they leave a connection that the next call can use."""
 
 IDLE_CONNECTIONS: Final = 20
-"""The pool asks the socket of each idle one whenever a call begins or ends (docs/decisions/0023)."""
+"""Kept for the next calls. httpx2's own pool, used where there is a proxy, asks the socket of each whenever a call begins or
+ends (docs/decisions/0023)."""
 LIMITS: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=IDLE_CONNECTIONS)
 """The lane's slots are the limit: a call that waited for a connection would look like a slow server."""
 
