@@ -15,6 +15,7 @@ arq:in-progress:{id}         string   take, renew                   the lease; v
 arq:retry:{id}               string   arq                           24 h; deleted at the end
 permanent, and bounded:
 lastevent:queue:{lane}       zset     submit, take, renew, finish   a member an open job; score: when to look at it, Unix ms
+lastevent:leased:{lane}      zset     take, renew, finish           a member a leased job; score: the lease's end, Unix ms
 lastevent:open:{lane}        zset     submit, end                   a member an open job; score: created, Unix ms
 lastevent:jobs               zset     submit, delete                a member a job; score: created, Unix ms; old ones trimmed
 lastevent:workers            zset     the workers                   a member a worker; score: alive until, Unix ms; dead trimmed
@@ -52,6 +53,10 @@ def idempotency(digest: str) -> str:
 
 def queue(lane: str) -> str:
     return f"{PREFIX}queue:{lane}"
+
+
+def leased(lane: str) -> str:
+    return f"{PREFIX}leased:{lane}"
 
 
 def open_jobs(lane: str) -> str:
@@ -97,7 +102,7 @@ def arq_retry(job_id: str) -> str:
     return f"arq:retry:{job_id}"
 
 
-_PERMANENT = re.compile(r"lastevent:(queue:.+|open:.+|jobs|workers|primary)")
+_PERMANENT = re.compile(r"lastevent:(queue:.+|leased:.+|open:.+|jobs|workers|primary)")
 
 
 def is_permanent(key: str) -> bool:

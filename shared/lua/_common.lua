@@ -69,6 +69,11 @@ local function leave_upstream(record, lane)
   redis.call('HDEL', record, 'upstream')
 end
 
+-- A lane's leased jobs, each with its lease's end.
+local function leased_of(queue)
+  return 'lastevent:leased:' .. string.match(queue, '^lastevent:queue:(.+)$')
+end
+
 -- The final status, with every key of the job cut to the retention and its queue entry gone. The caller wrote the terminal
 -- event in the same script.
 local function close(record, log, job_id, lane, status, retention_s)
@@ -78,6 +83,7 @@ local function close(record, log, job_id, lane, status, retention_s)
   redis.call('EXPIRE', log, retention_s)
   redis.call('ZREM', 'lastevent:open:' .. lane, job_id)
   redis.call('ZREM', 'lastevent:queue:' .. lane, job_id)
+  redis.call('ZREM', 'lastevent:leased:' .. lane, job_id)
   redis.call('DEL', 'arq:job:' .. job_id, 'arq:in-progress:' .. job_id, 'arq:retry:' .. job_id)
 end
 

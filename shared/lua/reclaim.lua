@@ -34,4 +34,5 @@ mend_upstream()
 redis.call('HSETNX', record, 'started_at', ARGV[7])
 redis.call('SET', in_progress, token, 'PX', ARGV[8])
 redis.call('ZADD', 'lastevent:queue:' .. lane, now_ms() + ARGV[8], record:match('[^:]+$'))
+redis.call('ZADD', 'lastevent:leased:' .. lane, now_ms() + ARGV[8], record:match('[^:]+$'))
 return {'at', id_of(attempt, 0)}

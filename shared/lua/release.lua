@@ -8,6 +8,7 @@ local job_id, token, score, handover = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
 local status, owner, created_ms = unpack(redis.call('HMGET', record, 'status', 'owner', 'created_ms'))
 local holds = redis.call('GET', in_progress) == token
 if holds then redis.call('DEL', in_progress) end
+if holds or owner == token then redis.call('ZREM', leased_of(queue), job_id) end
 if not status or TERMINAL[status] then
   -- Whoever comes by last clears up, the lease's holder or not: one that was taken before the end may be run by arq after it,
   -- and arq then counts a try.

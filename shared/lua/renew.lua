@@ -5,6 +5,7 @@
 -- ARGV  lease ms, ttl s (0: leave the TTLs alone), worker id, its JSON, then for each job: job id, token
 -- → for each job: 'ok' | 'cancel' (kept, and a cancel was asked for) | 'lost'
 local queue, primary, worker, workers = unpack(KEYS)
+local leased = leased_of(queue)
 local lease, ttl = tonumber(ARGV[1]), tonumber(ARGV[2])
 primary_since(primary)
 local now = now_ms()
@@ -19,6 +20,7 @@ for i = 5, #ARGV, 2 do
   if status and not TERMINAL[status] and (owner == token or redis.call('GET', in_progress) == token) then
     redis.call('SET', in_progress, token, 'PX', lease)
     redis.call('ZADD', queue, now + lease, job_id)
+    redis.call('ZADD', leased, now + lease, job_id)
     if ttl > 0 then
       redis.call('EXPIRE', record, ttl)
       redis.call('EXPIRE', 'lastevent:log:' .. job_id, ttl)

@@ -112,6 +112,39 @@ async def test_a_lapsed_lease_is_taken_by_another(first: Holder, second: Holder,
     assert new.token != old.token
 
 
+async def test_a_lapsed_lease_comes_before_all_that_wait(
+    first: Holder, second: Holder, new_queued: NewAuthor, redis: Redis
+) -> None:
+    """P4: "within 1 s of the later of the lease's end and a worker being ready", however long the queue is."""
+    lost = (await new_queued()).job_id
+    await first.take()
+    waiting = [(await new_queued()).job_id for _ in range(3)]
+    just_now = time.time() * 1000
+    await redis.delete(keys.arq_in_progress(lost))
+    await redis.zadd(QUEUE, {lost: just_now} | dict.fromkeys(waiting, 100))
+    await redis.zadd(keys.leased("api"), {lost: just_now})
+    assert [lease.job_id for lease in await second.take(1)] == [lost]
+    assert {lease.job_id for lease in await second.take()} == set(waiting)
+
+
+async def test_only_leased_jobs_are_kept_as_leased(
+    first: Holder, new_queued: NewAuthor, event_log: EventLog, redis: Redis
+) -> None:
+    ended, handed_over, kept = [await new_queued() for _ in range(3)]
+    leases = {lease.job_id: lease for lease in await first.take()}
+    ended.owner, ended.last = await claim(event_log, leases[ended.job_id], ended, "first"), EventId(1, 0)
+    await ended.end()
+    await first.leases.give_back(leases[handed_over.job_id], handover=True)
+    assert await redis.zrange(keys.leased("api"), 0, -1) == [kept.job_id.encode()]
+
+
+async def test_what_a_failover_left_of_a_lease_is_cleared_up(first: Holder, new_queued: NewAuthor, redis: Redis) -> None:
+    job_id = (await new_queued()).job_id
+    await redis.zadd(keys.leased("api"), {"job_gone": 1})
+    assert [lease.job_id for lease in await first.take()] == [job_id]
+    assert await redis.zrange(keys.leased("api"), 0, -1) == [job_id.encode()]
+
+
 async def test_a_worker_that_lost_its_lease_is_told_so(
     first: Holder, second: Holder, new_queued: NewAuthor, redis: Redis, event_log: EventLog
 ) -> None:
