@@ -1,6 +1,7 @@
 """Fixtures for every kind of test, and two rules that all of them keep: no task and no key without TTL is left behind."""
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -37,6 +38,7 @@ async def no_task_is_left_behind() -> AsyncIterator[None]:
     yield
     await asyncio.sleep(0)  # what was cancelled in the test's last step ends now
     left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and not task.done()]
+    gc.unfreeze()  # what a worker of the test's own loop kept from collections (shared/garbage.py)
     mine = [task for task in left if "pytest" not in repr(task.get_coro())]
     assert not mine, f"tasks left behind: {mine}"
 

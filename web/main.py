@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from shared.errors import ConfigurationError, LasteventError
 from shared.event_log import EventLog
+from shared.garbage import spare_what_stays
 from shared.job_queue import JobQueue
 from shared.job_store import JobStore
 from shared.logs import set_up_logs
@@ -70,6 +71,7 @@ async def serve(settings: Settings) -> None:
     )
     server = StreamServer(config, app.state.context.hub)
     host, port = sock.getsockname()[:2]
+    spare_what_stays()
     log.info("web is listening", host=host, port=port)
     await server.serve(sockets=[sock])
 

@@ -15,6 +15,7 @@ from arq.connections import ArqRedis
 
 from shared.errors import ConfigurationError
 from shared.event_log import EventLog, Lease
+from shared.garbage import spare_what_stays
 from shared.job_store import JobStore
 from shared.logs import set_up_logs
 from shared.provider_table import Kind
@@ -180,6 +181,7 @@ class WorkerProcess:
         chores = _Chores()
         for chore in (worker.main, leases.renew_forever, writer.run_forever, reaper.run_forever):
             chores.start(chore)
+        spare_what_stays()
         log.info("worker is ready", slots=identity.slots, pid=identity.pid)
         try:
             await chores.watch_until(self._stopping)
