@@ -1,19 +1,24 @@
 """The calls of protocol 2, for a command that talks to a person: whatever goes wrong is one line that says what to do."""
 
-import re
+import os
 import uuid
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx2
-from rich.console import Console
-from rich.markup import escape
+
+from cli.output import Output, forget_stdout
+from shared.errors import ConfigurationError
 
 SUBMIT_TRIES: Final = 3
 """A submit whose answer was lost is sent again: under one Idempotency-Key it stays one job."""
 
-# All but tab and newline: a model must not steer the terminal that shows its words.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+KEY_VARIABLE: Final = "LASTEVENT_API_KEY"
+
+REFUSED: Final = 2
+"""The exit code of a command that the server, or its absence, refused."""
 
 
 class ApiError(Exception):
@@ -45,12 +50,16 @@ class Api:
             raise ApiError(f"nothing answers at {self.url}: start it with `lastevent up`") from None
         except httpx2.RequestError as error:
             raise NoAnswer(f"{self.url} breaks off before it answers ({type(error).__name__})") from None
+        if response.status_code == 204:
+            return {}
         try:
             body = response.json()
         except ValueError:
             body = None
         if response.status_code >= 400:
             line = _problem_line(body) or self._stranger(response.status_code)
+            if response.status_code == 401 and not os.environ.get(KEY_VARIABLE):
+                line += f" {KEY_VARIABLE} is not set."
             raise ApiError(line, body.get("code") if isinstance(body, dict) else None)
         if not isinstance(body, dict):
             raise ApiError(self._stranger(response.status_code))
@@ -63,31 +72,64 @@ class Api:
             raise ApiError(f"{self.url} offers no model")
         return str(models[0]["id"])
 
-    async def submit(self, request: dict[str, Any]) -> str:
-        """The job's id. Raises ApiError."""
+    async def submit(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The Job, as it was taken. Raises ApiError."""
         headers = {"Idempotency-Key": str(uuid.uuid4())}
         for _ in range(SUBMIT_TRIES - 1):
             with suppress(NoAnswer):
-                return str((await self.call("POST", "/v1/jobs", json=request, headers=headers))["id"])
-        return str((await self.call("POST", "/v1/jobs", json=request, headers=headers))["id"])
+                return await self.call("POST", "/v1/jobs", json=request, headers=headers)
+        return await self.call("POST", "/v1/jobs", json=request, headers=headers)
 
-    async def cancel(self, job_id: str) -> None:
+    async def job(self, job_id: str) -> dict[str, Any]:
+        """The Job as it stands. Raises ApiError."""
+        return await self.call("GET", _path(job_id))
+
+    async def cancel(self, job_id: str) -> dict[str, Any]:
+        """The Job, which may still be running: its worker is then asked to stop. Raises ApiError."""
+        return await self.call("POST", f"{_path(job_id)}/cancel")
+
+    async def delete(self, job_id: str) -> None:
         """Raises ApiError."""
-        await self.call("POST", f"/v1/jobs/{job_id}/cancel")
+        await self.call("DELETE", _path(job_id))
 
     def _stranger(self, status: int) -> str:
         return f"what answers at {self.url} is not Lastevent (HTTP {status})"
 
 
-def print_line(console: Console, head: str, text: str, style: str | None = None) -> None:
-    """`text` as one line, whatever it holds, behind `head`, which is markup."""
-    line = harmless(" ".join(text.split()))
-    console.print(f"{head} {escape(line)}".strip(), style=style, soft_wrap=True, highlight=False)
+async def with_api(url: str, output: Output, act: Callable[[Api], Awaitable[int]]) -> int:
+    """Runs a command's calls, and returns its exit code. Whatever the server says no to is one line on stderr."""
+    async with connected(url) as api:
+        try:
+            return await act(api)
+        except ApiError as error:
+            output.fail(str(error))
+            return REFUSED
+        except BrokenPipeError:  # no job depends on who reads it (protocol P3)
+            forget_stdout()
+            return 1
 
 
-def harmless(text: str) -> str:
-    """`text` without what would steer a terminal."""
-    return _CONTROL.sub("\ufffd", text)
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Api]:
+    """A server to call, with the key of this environment."""
+    async with httpx2.AsyncClient(timeout=httpx2.Timeout(30.0, connect=5.0), headers=key_header()) as client:
+        yield Api(url, client)
+
+
+def key_header() -> dict[str, str]:
+    """What LASTEVENT_API_KEY is sent as; nothing where it is not set.
+
+    Raises:
+        ConfigurationError: it holds what no header may.
+    """
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not (key.isascii() and (key.isprintable() or not key)):
+        raise ConfigurationError(f"{KEY_VARIABLE} holds characters that no key has: set it again")
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _path(job_id: str) -> str:
+    return f"/v1/jobs/{quote(job_id, safe='')}"
 
 
 def _problem_line(problem: object) -> str | None:

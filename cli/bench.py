@@ -15,20 +15,20 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
-import httpx2
 import msgspec
 from rich.console import Console
 
-from cli.api import Api, ApiError, print_line
+from cli.api import Api, ApiError, connected
 from cli.bench_direct import Direct, DirectFailed
 from cli.bench_runs import Clock, Run, Tally, Way
 from cli.bench_view import BenchView, as_json, check_chart, save_chart
+from cli.output import print_line
 from cli.reader import JobReader, StreamLost, StreamRefused
+from cli.signals import INTERRUPTED
 from shared.settings import Settings
 
 FAILED: Final = 1
 UNMEASURED: Final = 2
-INTERRUPTED: Final = 130
 
 GOODBYE_S: Final = 5.0
 """How long an interrupted bench waits for its job to be cancelled."""
@@ -73,9 +73,9 @@ async def run_bench(
     if chart is not None:
         check_chart(chart)
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(httpx2.AsyncClient(timeout=httpx2.Timeout(30.0, connect=5.0)))
+        api = await stack.enter_async_context(connected(url))
         direct = await stack.enter_async_context(Direct(settings)) if plan.direct else None
-        bench = Bench(Api(url, client), plan, direct, BenchView(err))
+        bench = Bench(api, plan, direct, BenchView(err))
         try:
             await bench.run()
         except ApiError as error:
@@ -168,8 +168,8 @@ class Bench:
         clock = Clock(perf_counter())
         submit = asyncio.ensure_future(self.api.submit(request))
         try:
-            job_id = await asyncio.shield(submit)
-            return await self._follow(job_id, clock)
+            job = await asyncio.shield(submit)
+            return await self._follow(job["id"], clock)
         except ApiError as error:
             raise RunFailed(error.code or "no_answer", str(error)) from None
         except asyncio.CancelledError:
@@ -192,8 +192,8 @@ class Bench:
             raise RunFailed(end.get("code", end["type"]), end.get("message", "somebody cancelled it"))
         return clock.end(now, end["usage"]["output_tokens"])
 
-    async def _cancel(self, submit: "asyncio.Future[str]") -> None:
+    async def _cancel(self, submit: "asyncio.Future[dict[str, Any]]") -> None:
         """The job, if there is one, is not to go on and cost money."""
         with suppress(ApiError, TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
-                await self.api.cancel(await submit)
+                await self.api.cancel((await submit)["id"])

@@ -15,8 +15,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cli.api import harmless, print_line
 from cli.bench_runs import Added, Tally, added, best
+from cli.output import harmless, print_line
 from shared.errors import ConfigurationError
 
 NOTHING: Final = "–"

@@ -12,15 +12,16 @@ import signal
 import tempfile
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
-from cli.demo_view import DemoView
+from cli.demo_view import DemoView, Terminal
+from cli.output import Output
 from cli.reader import JobReader, StreamLost, StreamRefused
-from cli.signals import on_stop_signals
+from cli.signals import INTERRUPTED, on_stop_signals
 from cli.stack import Stack, first
 from shared.errors import LasteventError
 from shared.models import BUNDLED_MODEL
@@ -43,20 +44,19 @@ TIME_LIMIT_S = 300.0
 """Then something hangs. It takes about 40 s on two idle cores, 20 more when the model is converted first, and several times
 that where others compute too."""
 
-INTERRUPTED_EXIT = 130
-
 
 class DemoFailed(LasteventError):
     """What the demo wanted to show did not happen; the message says what did."""
 
 
-async def run_demo(view: DemoView | None = None) -> int:
-    """Runs the demo; the exit code: 0 only if nothing was lost, nothing doubled and all three texts are equal.
+async def run_demo(output: Output) -> int:
+    """Runs the demo; the exit code: 0 only if nothing was lost, nothing doubled and all three texts are equal. With `--json`
+    what happens is told on stderr, and stdout gets the proof, or null where it did not come to one.
 
     Raises:
         ConfigurationError: the stack cannot be started here.
     """
-    view = view or DemoView()
+    view = DemoView(Terminal(stderr=output.as_json, highlight=False))
     log: deque[str] = deque(maxlen=25)
     with tempfile.TemporaryDirectory(prefix="lastevent-demo-") as folder:
         # No Redis, host or port of the user's environment: the demo touches nothing of theirs.
@@ -77,11 +77,14 @@ async def run_demo(view: DemoView | None = None) -> int:
             view.waiting("stopping the stack")
             await stack.stop()
             view.calm()
+    if output.as_json:
+        output.document(demo.proof and asdict(demo.proof) | {"holds": demo.proof.holds})
     if stopped.is_set():
-        return INTERRUPTED_EXIT
-    if demo.proved:
-        view.note("✓", "Nothing lost, nothing doubled. Next: make run, then open http://127.0.0.1:8000", "bold green")
-    return 0 if demo.proved else 1
+        return INTERRUPTED
+    if demo.proof is None or not demo.proof.holds:
+        return 1
+    view.note("✓", "Nothing lost, nothing doubled. Next: make run, then open http://127.0.0.1:8000", "bold green")
+    return 0
 
 
 @dataclass
@@ -100,14 +103,36 @@ class Seen:
         self.tokens, self.last_at = self.tokens + n, now
 
 
+@dataclass(frozen=True)
+class Proof:
+    """What three witnesses say: the ids that the reader saw, the record of the job, and a replay of every single entry."""
+
+    job_id: str
+    ttft_s: float
+    tokens: int
+    tokens_per_s: float
+    """From the first token to the end, interruptions included."""
+    reconnects: int
+    takeovers: int
+    longest_pause_s: float
+    lost: int
+    doubled: int
+    same_as_job: bool
+    same_as_replay: bool
+
+    @property
+    def holds(self) -> bool:
+        return self.lost == 0 and self.doubled == 0 and self.same_as_job and self.same_as_replay and self.takeovers > 0
+
+
 class Demo:
-    """One run. `proved` tells how it went."""
+    """One run. `proof` tells how it went; None: it did not get that far."""
 
     def __init__(self, stack: Stack, settings: Settings, view: DemoView) -> None:
         self._stack = stack
         self._settings = settings
         self._view = view
-        self.proved = False
+        self.proof: Proof | None = None
 
     async def run(self) -> None:
         """Raises: DemoFailed, and whatever the stack, the reader and HTTP raise."""
@@ -211,32 +236,44 @@ class Demo:
             raise DemoFailed(f"the job did not end well: {reader.terminal}")
 
     async def _prove(self, client: httpx2.AsyncClient, reader: JobReader, job_id: str, seen: Seen) -> None:
-        """Three witnesses: the ids that this reader saw, the record of the job, and a replay of every single entry."""
+        """Asks the other two witnesses. Raises DemoFailed where they disagree."""
         job = await _get(client, f"/v1/jobs/{job_id}")
         replay, replayed = JobReader(self._stack.base_url, job_id, client=client, merge=False), Seen()
         async for frame in replay:
             if frame["type"] == "token":
                 replayed.take(frame.get("n", 1))
-        lost = reader.lost + replay.lost + max(0, replayed.tokens - seen.tokens)
-        doubled = reader.doubled + replay.doubled + max(0, seen.tokens - replayed.tokens)
-        takeovers = sum(attempt["reason"] == "takeover" for attempt in reader.attempts)
-        same_job, same_replay = reader.text == job["text"], reader.text == replay.text
-        self.proved = lost == 0 and doubled == 0 and same_job and same_replay and takeovers > 0
-        rows = {
-            "time to first token": f"{job['timing']['ttft_s']:.2f} s",
-            "tokens": str(seen.tokens),
-            "tokens/s, interruptions included": f"{seen.tokens / (job['timing']['total_s'] - job['timing']['ttft_s']):.1f}",
-            "reconnects": str(reader.connections - 1),
-            "takeovers": str(takeovers),
-            "longest time without a token": f"{seen.longest_pause_s:.1f} s",
-            "lost": str(lost),
-            "doubled": str(doubled),
-            "text equals GET /v1/jobs/{id}": _yes(same_job),
-            "text equals a replay of every entry": _yes(same_replay),
-        }
-        self._view.table("What the reader got", rows, self.proved)
-        if not self.proved:
+        timing = job["timing"]
+        self.proof = Proof(
+            job_id=job_id,
+            ttft_s=timing["ttft_s"],
+            tokens=seen.tokens,
+            tokens_per_s=round(seen.tokens / (timing["total_s"] - timing["ttft_s"]), 1),
+            reconnects=reader.connections - 1,
+            takeovers=sum(attempt["reason"] == "takeover" for attempt in reader.attempts),
+            longest_pause_s=round(seen.longest_pause_s, 3),
+            lost=reader.lost + replay.lost + max(0, replayed.tokens - seen.tokens),
+            doubled=reader.doubled + replay.doubled + max(0, seen.tokens - replayed.tokens),
+            same_as_job=reader.text == job["text"],
+            same_as_replay=reader.text == replay.text,
+        )
+        self._view.table("What the reader got", _rows(self.proof), self.proof.holds)
+        if not self.proof.holds:
             raise DemoFailed("this should not have happened, see the table")
+
+
+def _rows(proof: Proof) -> dict[str, str]:
+    return {
+        "time to first token": f"{proof.ttft_s:.2f} s",
+        "tokens": str(proof.tokens),
+        "tokens/s, interruptions included": f"{proof.tokens_per_s:.1f}",
+        "reconnects": str(proof.reconnects),
+        "takeovers": str(proof.takeovers),
+        "longest time without a token": f"{proof.longest_pause_s:.1f} s",
+        "lost": str(proof.lost),
+        "doubled": str(proof.doubled),
+        "text equals GET /v1/jobs/{id}": _yes(proof.same_as_job),
+        "text equals a replay of every entry": _yes(proof.same_as_replay),
+    }
 
 
 def _yes(value: bool) -> str:

@@ -4,8 +4,6 @@ On a terminal with colours and a spinner while nothing comes; in a pipe the same
 """
 
 import asyncio
-import os
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -15,6 +13,8 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
+from cli.output import forget_stdout
+
 SIGN_OF_LIFE_S = 5.0
 """A pipe shows no spinner: it gets a line so often while something is waited for."""
 
@@ -22,18 +22,20 @@ QUIET_S = 1.0
 """A stream that is silent for so long gets its spinner back."""
 
 
-class _Terminal(Console):
+class Terminal(Console):
+    """The one that the demo writes to."""
+
     def on_broken_pipe(self) -> None:
         """Falls silent where rich would exit: the demo still has processes to stop."""
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at its exit
+        forget_stdout()
 
 
 class DemoView:
     """Writes to one console, and knows whether its cursor stands in the middle of a line."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or _Terminal(highlight=False)
+    def __init__(self, console: Console) -> None:
+        self._console = console
         self._midline = False
         self._status: Status | None = None
         self._awaited: str | None = None

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.options import DEFAULT_URL, Host, JobId, Json, Port, RedisUrl, Url, examples
 from cli.supervisor import CONFIGURATION_EXIT
 from shared.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from cli.output import Output
     from shared.settings import Settings
 
-INTERRUPTED_EXIT = 130  # 128 + SIGINT, as shells have it
+# The panels of --help, in this order: what one starts with, what one does with it, and the parts of a deployment.
+RUN, USE, TIERS = "Start here", "Jobs", "One process of a deployment"
+SOME_ID = "job_7k3uhlzsyq4wvm5dntxgabc2ef"
 
 app = typer.Typer(
     name="lastevent",
@@ -55,30 +59,7 @@ def _root(
     pass
 
 
-# The defaults shown are those of shared/settings.py, which --help does not load; a test compares them.
-Host = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        show_default="127.0.0.1",
-        help="Address to serve on; one that other machines reach needs LASTEVENT_ALLOW_REMOTE=1.",
-    ),
-]
-Port = Annotated[
-    int | None,
-    typer.Option(min=0, max=65_535, metavar="N", show_default="8000", help="TCP port to serve on; 0 picks a free one."),
-]
-RedisUrl = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        show_default="redis://127.0.0.1:6379/0",
-        help="redis://, rediss://, unix:// or sentinel://; Redis 7.0 or newer.",
-    ),
-]
-
-
-@app.command()
+@app.command(rich_help_panel=RUN, epilog=examples("lastevent up", "lastevent up --port 9000 --lanes api --api-workers 4"))
 def up(
     port: Port = None,
     host: Host = None,
@@ -108,59 +89,119 @@ def up(
     asyncio.run(run_up(settings, workers_by_lane(settings, api_workers, local_workers)))
 
 
-@app.command()
-def web(port: Port = None, host: Host = None, redis_url: RedisUrl = None) -> None:
-    """Run one web process: takes jobs, serves their event streams and the page."""
-    from cli.ports import check_exposure
+@app.command(rich_help_panel=RUN, epilog=examples("lastevent demo", "lastevent demo --json | jq .lost"))
+def demo(as_json: Json = False) -> None:
+    """See a real model's answer survive a cut connection and a killed worker; about a minute."""
+    from cli.demo import run_demo
 
-    settings = _settings(port=port, host=host, redis_url=redis_url)
-    check_exposure(settings)
-    from web.main import run
-
-    run(settings)
+    raise typer.Exit(asyncio.run(run_demo(_output(as_json))))
 
 
-@app.command()
-def worker(
-    lane: Annotated[str, typer.Option(help="The lane to serve: api or local.", show_default=False)],
-    redis_url: RedisUrl = None,
-) -> None:
-    """Run one worker: turns queued jobs of one lane into event logs."""
-    from worker.main import run
+@app.command(rich_help_panel=RUN, epilog=examples("lastevent doctor", "lastevent doctor --json"))
+def doctor(as_json: Json = False) -> None:
+    """Check what must be right here, a line each: Redis, keys, models, port, limits. Says what to do; exit code 1 on a fail."""
+    from cli.doctor import run_doctor
 
-    run(_settings(redis_url=redis_url), lane)
+    try:
+        settings: Settings | ConfigurationError = _settings()
+    except ConfigurationError as error:
+        settings = error
+    raise typer.Exit(asyncio.run(run_doctor(settings, _output(as_json))))
 
 
-@app.command()
+@app.command(
+    rich_help_panel=USE,
+    epilog=examples(
+        'lastevent ask "Tell me about lighthouses."',
+        'lastevent ask -m openai/gpt-4o-mini "Say hello." > hello.txt',
+        'lastevent watch $(lastevent ask --detach "Tell me a long story.")',
+    ),
+)
 def ask(
     prompt: Annotated[str, typer.Argument(help="What to ask.", show_default=False)],
-    url: Annotated[str, typer.Option(envvar="LASTEVENT_URL", help="Where lastevent serves.")] = "http://127.0.0.1:8000",
+    url: Url = DEFAULT_URL,
     model: Annotated[
-        str | None, typer.Option(metavar="PROVIDER/NAME", show_default="local/smollm2-135m-instruct", help="The model to ask.")
+        str | None,
+        typer.Option(
+            "--model", "-m", metavar="PROVIDER/NAME", show_default="local/smollm2-135m-instruct", help="The model to ask."
+        ),
     ] = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="The system message.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after so many tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, max=2, metavar="T", help="0 is greedy, 2 is wild.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="Makes sampling repeatable.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the finished Job as JSON instead.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Submit, print the job's id, and leave.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Ask a model and stream its answer. Reconnects by itself; Ctrl-C cancels the job."""
     from cli.ask import run_ask
 
-    answer = run_ask(
-        prompt,
-        url=url,
-        model=model or _settings().default_model,
-        system=system,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        seed=seed,
-        as_json=as_json,
-    )
-    raise typer.Exit(asyncio.run(answer))
+    asked: dict[str, object] = {"model": model or _settings().default_model, "prompt": prompt, "system": system}
+    asked |= {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    raise typer.Exit(asyncio.run(run_ask(url, asked, _output(as_json), detach=detach)))
 
 
-@app.command()
+@app.command(
+    rich_help_panel=USE,
+    epilog=examples("lastevent jobs", "lastevent jobs --status running", "lastevent jobs --limit 500 --json"),
+)
+def jobs(
+    status: Annotated[
+        str | None,
+        typer.Option(metavar="STATUS", help="Only these: queued, running, done, failed or cancelled.", show_default="all"),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many, the newest first.")] = 20,
+    url: Url = DEFAULT_URL,
+    as_json: Json = False,
+) -> None:
+    """List recent jobs: state, age, tokens, model, first words. Tab-separated in a pipe."""
+    from cli.jobs import run_jobs
+
+    raise typer.Exit(asyncio.run(run_jobs(url, _output(as_json), status=status, limit=limit)))
+
+
+@app.command(
+    rich_help_panel=USE, epilog=examples(f"lastevent watch {SOME_ID}", f"lastevent watch {SOME_ID} --from 1-17 --json")
+)
+def watch(
+    job_id: JobId,
+    cursor: Annotated[
+        str | None,
+        typer.Option("--from", metavar="EVENT", help="Only what came after this event, as 1-17.", show_default="all"),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    as_json: Json = False,
+) -> None:
+    """Replay a job and follow it to its end. Ctrl-C leaves it running and says how to come back."""
+    from cli.watch import run_watch
+
+    raise typer.Exit(asyncio.run(run_watch(url, job_id, _output(as_json), cursor=cursor)))
+
+
+@app.command(rich_help_panel=USE, epilog=examples(f"lastevent cancel {SOME_ID}"))
+def cancel(job_id: JobId, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Cancel a job, and say what became of it. What it has written so far is kept."""
+    from cli.cancel import run_cancel
+
+    raise typer.Exit(asyncio.run(run_cancel(url, job_id, _output(as_json))))
+
+
+@app.command(rich_help_panel=USE, epilog=examples(f"lastevent delete {SOME_ID}"))
+def delete(job_id: JobId, url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Erase a job and all its text, cancelling it first where it runs. There is no way back."""
+    from cli.cancel import run_delete
+
+    raise typer.Exit(asyncio.run(run_delete(url, job_id, _output(as_json))))
+
+
+@app.command(
+    rich_help_panel=USE,
+    epilog=examples(
+        "lastevent bench",
+        "lastevent bench local/smollm2-135m-instruct openai/gpt-4o-mini --direct",
+        "lastevent bench --runs 20 --chart bench.png",
+    ),
+)
 def bench(
     models: Annotated[
         list[str] | None,
@@ -169,11 +210,11 @@ def bench(
     runs: Annotated[int, typer.Option(min=1, metavar="N", help="Answers of each model.")] = 5,
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to ask.")] = "Tell me about lighthouses.",
     max_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Stop each answer after so many tokens.")] = 128,
-    url: Annotated[str, typer.Option(envvar="LASTEVENT_URL", help="Where lastevent serves.")] = "http://127.0.0.1:8000",
+    url: Url = DEFAULT_URL,
     direct: Annotated[
         bool, typer.Option("--direct", help="Call each provider's SDK from here as well: what does the queue add?")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead.")] = False,
+    as_json: Json = False,
     chart: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw into a PNG file, with matplotlib, and not here.")
     ] = None,
@@ -185,7 +226,30 @@ def bench(
     raise typer.Exit(asyncio.run(run_bench(plan, _settings(), url=url, json=as_json, chart=chart)))
 
 
-@app.command()
+@app.command(rich_help_panel=TIERS, epilog=examples("lastevent web --port 9000 --redis-url redis://10.0.0.5:6379/0"))
+def web(port: Port = None, host: Host = None, redis_url: RedisUrl = None) -> None:
+    """Run one web process: takes jobs, serves their event streams and the page."""
+    from cli.ports import check_exposure
+
+    settings = _settings(port=port, host=host, redis_url=redis_url)
+    check_exposure(settings)
+    from web.main import run
+
+    run(settings)
+
+
+@app.command(rich_help_panel=TIERS, epilog=examples("lastevent worker --lane api --redis-url redis://10.0.0.5:6379/0"))
+def worker(
+    lane: Annotated[str, typer.Option(help="The lane to serve: api or local.", show_default=False)],
+    redis_url: RedisUrl = None,
+) -> None:
+    """Run one worker: turns queued jobs of one lane into event logs."""
+    from worker.main import run
+
+    run(_settings(redis_url=redis_url), lane)
+
+
+@app.command(rich_help_panel=TIERS)
 def prepare() -> None:
     """Convert the local model that comes along, once, about 20 seconds; else the first local worker does it."""
     from worker.engine.model_files import bundled_model
@@ -193,12 +257,10 @@ def prepare() -> None:
     print(f"the model is in {bundled_model(_settings().cache_dir)}")
 
 
-@app.command()
-def demo() -> None:
-    """See a real model's answer survive a cut connection and a killed worker; about a minute."""
-    from cli.demo import run_demo
+def _output(as_json: bool) -> "Output":
+    from cli.output import Output
 
-    raise typer.Exit(asyncio.run(run_demo()))
+    return Output(as_json=as_json)
 
 
 def _settings(**options: object) -> "Settings":

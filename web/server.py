@@ -1,7 +1,6 @@
 """uvicorn, set up for event streams: sockets that notice dead peers, and a shutdown that sends readers away first."""
 
 import asyncio
-import resource
 import socket
 from typing import Any, Final
 
@@ -54,12 +53,6 @@ class StreamServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._hub.drain()
         await super().shutdown(sockets)
-
-
-def raise_file_limit() -> None:
-    """As many open files as the system lets this process have: each reader is one, and the usual limit is 1,024."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -161,6 +161,8 @@ class ScriptedServer:
         parts = seen.path.strip("/").split("/")
         if parts[:2] == ["v1", "jobs"] and len(parts) > 2:
             await self._job_call(parts[2], parts[3] if len(parts) > 3 else "", seen, receive, send)
+        elif seen.path == "/v1/jobs" and seen.method == "GET":
+            await self._listing(seen, send)
         elif seen.path == "/v1/jobs":
             await self._submit(seen, send)
         elif seen.path == "/v1/models":
@@ -168,6 +170,16 @@ class ScriptedServer:
             await _json(send, 200, {"object": "list", "data": data})
         else:
             await _page_file(send, parts[0] or "index.html")
+
+    async def _listing(self, seen: Seen, send: Send) -> None:
+        """Newest first, as protocol 6 has it."""
+        jobs = [job.snapshot() for job in reversed(self.jobs.values())]
+        found = [job for job in jobs if seen.query.get("status") in (None, job["status"])]
+        ids = [job["id"] for job in found]
+        start = ids.index(seen.query["after"]) + 1 if "after" in seen.query else 0
+        end = start + int(seen.query["limit"])
+        page = found[start:end]
+        await _json(send, 200, {"object": "list", "data": page, "next": page[-1]["id"] if found[end:] else None})
 
     async def _submit(self, seen: Seen, send: Send) -> None:
         if self.problem is not None:
@@ -183,6 +195,10 @@ class ScriptedServer:
         if job is None:
             problem = {"title": "Not found", "status": 404, "detail": f"no job {job_id}", "code": "job_not_found"}
             await _json(send, 404, problem, "application/problem+json")
+        elif seen.method == "DELETE":
+            del self.jobs[job_id]
+            await _start(send, 204, "text/plain")
+            await send({"type": "http.response.body", "body": b""})
         elif call == "events":
             await _events(job, seen, receive, send)
         elif call == "cancel":

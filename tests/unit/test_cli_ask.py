@@ -3,17 +3,17 @@
 import asyncio
 import json
 import os
-import re
 import signal
 from collections.abc import AsyncIterator
-from io import StringIO
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from cli.ask import Screen, ask, run_ask
+from cli.ask import run_ask
+from cli.screen import Screen
+from shared.errors import ConfigurationError
 from tests.support.scripted_sse import Answer, ScriptedJob, ScriptedServer, frame, scripted_server
+from tests.support.terminal import Streams
 from tests.support.waiting import wait_until
 
 REQUEST = {"model": "local/smollm2-135m-instruct", "prompt": "Say hello."}
@@ -25,47 +25,8 @@ async def server() -> AsyncIterator[ScriptedServer]:
         yield server
 
 
-class Streams:
-    """stdout and stderr, as one terminal or as two pipes."""
-
-    def __init__(self, *, terminal: bool) -> None:
-        self.out_file = StringIO()
-        self.err_file = self.out_file if terminal else StringIO()
-        self.out = Console(file=self.out_file, force_terminal=terminal, width=30, height=8, color_system=None)
-        self.err = Console(file=self.err_file, force_terminal=terminal, width=30, height=8, color_system=None)
-
-    @property
-    def stdout(self) -> str:
-        return self.out_file.getvalue()
-
-    @property
-    def stderr(self) -> str:
-        return self.err_file.getvalue()
-
-    def screen(self) -> list[str]:
-        """The lines that a terminal of this size would show."""
-        return play(self.stdout, self.out.width)
-
-
-def play(output: str, width: int) -> list[str]:
-    """As much of a terminal as is needed: newline, return, cursor up, erase; it wraps at its width."""
-    lines, row, column = [""], 0, 0
-    for code, up, character in re.findall(r"(\x1b\[\??(\d*)[A-Zhlm])|([^\x1b])", output):
-        if code.endswith("A"):
-            row -= int(up or 1)
-        elif code.endswith("J"):
-            lines[row:] = [lines[row][:column]]
-        elif code.endswith("K"):
-            lines[row] = ""
-        elif character == "\r":
-            column = 0
-        elif character == "\n" or (character and column == width):
-            row, column = row + 1, 0
-            lines += [""] * (row + 1 - len(lines))
-        if character and character not in "\r\n":
-            lines[row] = lines[row][:column].ljust(column) + character + lines[row][column + 1 :]
-            column += 1
-    return [line.rstrip() for line in lines]
+async def ask(url: str, request: dict[str, Any], streams: Streams, *, as_json: bool = False) -> int:
+    return await run_ask(url, request, streams.output(as_json=as_json))
 
 
 def says_hello(job: ScriptedJob) -> None:
@@ -78,7 +39,7 @@ class TestPiped:
     async def test_stdout_is_the_answer_and_stderr_one_line_of_figures(self, server: ScriptedServer) -> None:
         server.on_submit = says_hello
         streams = Streams(terminal=False)
-        assert await ask(server.url, REQUEST, out=streams.out, err=streams.err) == 0
+        assert await ask(server.url, REQUEST, streams) == 0
         assert streams.stdout == "Hello wörld!\n"
         assert streams.stderr == "TTFT 0.25 s · 26.5 tokens/s · 4 tokens · 1 attempt\n"
 
@@ -90,7 +51,7 @@ class TestPiped:
 
         server.on_submit = odd
         streams = Streams(terminal=False)
-        await ask(server.url, REQUEST, out=streams.out, err=streams.err)
+        await ask(server.url, REQUEST, streams)
         assert streams.stdout == "[bold]a[/]\x1b[31m\x07\r\n"
 
     async def test_a_lost_connection_is_a_note_on_stderr_only(self, server: ScriptedServer) -> None:
@@ -100,7 +61,7 @@ class TestPiped:
 
         server.on_submit = breaks_once
         streams = Streams(terminal=False)
-        assert await ask(server.url, REQUEST, out=streams.out, err=streams.err) == 0
+        assert await ask(server.url, REQUEST, streams) == 0
         assert streams.stdout == "Hello wörld!\n"
         assert streams.stderr.splitlines()[0] == "connection lost, resuming from 1-1"
         assert streams.stderr.splitlines()[1].endswith("1 attempt · 2 connections")
@@ -108,14 +69,14 @@ class TestPiped:
     async def test_a_reset_cannot_be_taken_back_and_says_so(self, server: ScriptedServer) -> None:
         server.on_submit = starts_over
         streams = Streams(terminal=False)
-        assert await ask(server.url, REQUEST, out=streams.out, err=streams.err) == 0
+        assert await ask(server.url, REQUEST, streams) == 0
         assert streams.stdout.endswith("\nHello wörld!\n")
         assert "starts over" in streams.stderr
 
     async def test_json_is_the_final_job(self, server: ScriptedServer) -> None:
         server.on_submit = says_hello
         streams = Streams(terminal=False)
-        assert await ask(server.url, REQUEST, as_json=True, out=streams.out, err=streams.err) == 0
+        assert await ask(server.url, REQUEST, streams, as_json=True) == 0
         job = json.loads(streams.stdout)
         assert (job["status"], job["text"]) == ("done", "Hello wörld!")
 
@@ -128,7 +89,7 @@ class TestPiped:
 
         server.on_submit = calls
         streams = Streams(terminal=False)
-        await ask(server.url, REQUEST, out=streams.out, err=streams.err)
+        await ask(server.url, REQUEST, streams)
         assert streams.stdout == 'look({"q":1})\n'
 
 
@@ -144,14 +105,14 @@ class TestTerminal:
     async def test_the_answer_then_the_figures(self, server: ScriptedServer) -> None:
         server.on_submit = says_hello
         streams = Streams(terminal=True)
-        await ask(server.url, REQUEST, out=streams.out, err=streams.err)
+        await ask(server.url, REQUEST, streams)
         assert "Hello wörld!" in streams.screen()
         assert "26.5 tokens/s" in streams.stdout
 
     async def test_a_reset_takes_back_what_was_shown(self, server: ScriptedServer) -> None:
         server.on_submit = starts_over
         streams = Streams(terminal=True)
-        await ask(server.url, REQUEST, out=streams.out, err=streams.err)
+        await ask(server.url, REQUEST, streams)
         shown = "\n".join(streams.screen())
         assert "Hello wörld!" in shown
         assert "wrong" not in shown
@@ -164,7 +125,7 @@ class TestTerminal:
 
         server.on_submit = hostile
         streams = Streams(terminal=True)
-        assert await ask(server.url, REQUEST, out=streams.out, err=streams.err) == 1
+        assert await ask(server.url, REQUEST, streams) == 1
         assert "a\ufffd]0;owned\ufffdb\ufffd2Jc\ufffdd" in streams.stdout
         assert "e\ufffd[2J" in streams.stdout
 
@@ -210,7 +171,7 @@ class TestScreen:
 class TestFailing:
     async def failing(self, server: ScriptedServer, request: dict[str, Any] = REQUEST) -> tuple[int, str]:
         streams = Streams(terminal=False)
-        code = await ask(server.url, request, out=streams.out, err=streams.err)
+        code = await ask(server.url, request, streams)
         assert streams.stdout == ""
         return code, streams.stderr
 
@@ -225,7 +186,7 @@ class TestFailing:
 
     async def test_a_stranger_on_the_port_is_called_one(self, server: ScriptedServer) -> None:
         streams = Streams(terminal=False)
-        assert await ask(server.url + "/elsewhere", REQUEST, out=streams.out, err=streams.err) == 2
+        assert await ask(server.url + "/elsewhere", REQUEST, streams) == 2
         assert streams.stderr == f"lastevent: what answers at {server.url}/elsewhere is not Lastevent (HTTP 404)\n"
 
     async def test_nobody_there(self) -> None:
@@ -236,7 +197,7 @@ class TestFailing:
     @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://[::1"])
     async def test_a_bad_url(self, url: str) -> None:
         streams = Streams(terminal=False)
-        assert await ask(url, REQUEST, out=streams.out, err=streams.err) == 2
+        assert await ask(url, REQUEST, streams) == 2
         assert "is not a URL like http://127.0.0.1:8000" in streams.stderr
 
     async def test_a_failed_job_says_why_and_keeps_what_came(self, server: ScriptedServer) -> None:
@@ -247,7 +208,7 @@ class TestFailing:
 
         server.on_submit = fails
         streams = Streams(terminal=False)
-        assert await ask(server.url, REQUEST, out=streams.out, err=streams.err) == 1
+        assert await ask(server.url, REQUEST, streams) == 1
         assert streams.stdout == "Half\n"
         assert streams.stderr.splitlines()[0] == "error/timeout: nothing for 60 s; what came before it is kept"
 
@@ -264,7 +225,7 @@ class TestInterrupting:
             job.say("Hello ")
 
         server.on_submit = begins
-        task = asyncio.ensure_future(ask(server.url, REQUEST, out=streams.out, err=streams.err))
+        task = asyncio.ensure_future(ask(server.url, REQUEST, streams))
         await wait_until(lambda: "Hello" in streams.stdout, message="the first token on stdout")
         return task
 
@@ -305,18 +266,45 @@ class TestInterrupting:
             await task
 
 
-class TestRunAsk:
-    async def test_sends_what_was_set_and_the_servers_first_model(
-        self, server: ScriptedServer, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+class TestSubmitting:
+    async def test_sends_what_was_set_and_the_servers_first_model(self, server: ScriptedServer) -> None:
         server.on_submit = says_hello
-        code = await run_ask(
-            "Hi", url=server.url, model=None, system="Be brief.", max_tokens=8, temperature=0.0, seed=None, as_json=False
-        )
-        assert code == 0
-        assert capsys.readouterr().out == "Hello wörld!\n"
+        streams = Streams(terminal=False)
+        request = {"model": None, "prompt": "Hi", "system": "Be brief.", "max_tokens": 8, "temperature": 0.0, "seed": None}
+        assert await ask(server.url, request, streams) == 0
         submit = next(seen for seen in server.seen if seen.method == "POST")
         assert json.loads(submit.body) == {
             "model": "local/smollm2-135m-instruct", "prompt": "Hi", "system": "Be brief.", "max_tokens": 8, "temperature": 0.0,
         }  # fmt: skip
         assert submit.headers["idempotency-key"]
+
+    async def test_detached_it_prints_the_id_and_leaves(self, server: ScriptedServer) -> None:
+        streams = Streams(terminal=False)
+        assert await run_ask(server.url, REQUEST, streams.output(), detach=True) == 0
+        assert streams.stdout == f"{next(iter(server.jobs))}\n"
+        assert server.cursors() == []
+
+    async def test_the_key_of_the_environment_goes_with_every_call(
+        self, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("LASTEVENT_API_KEY", "le_secret")
+        server.on_submit = says_hello
+        streams = Streams(terminal=False)
+        assert await ask(server.url, REQUEST, streams) == 0
+        assert len(server.seen) == 2
+        assert {seen.headers.get("authorization") for seen in server.seen} == {"Bearer le_secret"}
+
+    async def test_a_key_that_no_header_may_hold_is_refused_unseen(
+        self, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("LASTEVENT_API_KEY", "le_sécret")
+        streams = Streams(terminal=False)
+        with pytest.raises(ConfigurationError, match=r"^LASTEVENT_API_KEY holds characters that no key has: set it again$"):
+            await ask(server.url, REQUEST, streams)
+        assert server.seen == []
+
+    async def test_a_server_that_wants_a_key_is_answered_with_the_variable(self, server: ScriptedServer) -> None:
+        server.problem = {"title": "Unauthorized", "status": 401, "detail": "This call needs a key.", "code": "unauthorized"}
+        streams = Streams(terminal=False)
+        assert await ask(server.url, REQUEST, streams) == 2
+        assert streams.stderr == "lastevent: This call needs a key. LASTEVENT_API_KEY is not set.\n"

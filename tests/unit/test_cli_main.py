@@ -4,11 +4,13 @@ import asyncio
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from cli import main as cli_main
@@ -18,6 +20,7 @@ from shared.errors import ConfigurationError
 from shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]
+COMMANDS = ("up", "demo", "doctor", "ask", "jobs", "watch", "cancel", "delete", "bench", "web", "worker", "prepare")
 
 
 def lastevent(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
@@ -39,12 +42,38 @@ def help_of(*command: str) -> str:
 
 def test_the_help_lists_every_command_with_one_sentence() -> None:
     text = help_of()
-    for command in ("up", "web", "worker", "ask", "bench", "demo", "prepare"):
+    for command in COMMANDS:
         assert re.search(rf"\b{command} [A-Z]", text), command
 
 
+def test_the_help_goes_from_what_one_starts_with_to_the_parts_of_a_deployment() -> None:
+    text = help_of()
+    places = [re.search(rf"\b{command} [A-Z]", text) for command in COMMANDS]
+    assert [place.start() for place in places if place] == sorted(place.start() for place in places if place)
+
+
+def examples() -> list[list[str]]:
+    """The commands in the epilogs, as a shell would split them; what it puts in by itself is left out."""
+    found = [line for command in cli_main.app.registered_commands for line in (command.epilog or "").split("\n\n")[1:]]
+    lines = [re.sub(r"\$\(.*\)", "job_x", line).split(" | ")[0].split(" > ")[0] for line in found]
+    return [shlex.split(line) for line in lines]
+
+
+@pytest.mark.parametrize("example", examples(), ids=" ".join)
+def test_every_example_in_a_help_is_a_command_that_is_understood(example: list[str]) -> None:
+    assert example[0] == "lastevent"
+    group = typer.main.get_command(cli_main.app)
+    command = group.commands[example[1]]  # type: ignore[attr-defined]  # a group has them
+    command.make_context(example[1], example[2:])
+
+
+@pytest.mark.parametrize("command", ["ask", "jobs", "watch", "cancel", "delete", "bench", "demo", "doctor"])
+def test_whatever_tells_something_tells_it_as_json_too(command: str) -> None:
+    assert "--json Print one JSON document" in re.sub(r" <bool> ", " ", help_of(command))
+
+
 def test_without_a_command_the_help_is_shown() -> None:
-    assert "Commands" in lastevent().stdout
+    assert "Start here" in lastevent().stdout
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def find_model(source: str, cache_dir: Path) -> ModelFiles:
     """
     if not source:
         return ModelFiles(str(bundled_model(cache_dir)), local_only=True)
-    if not _is_path(source):
+    if is_hub_id(source):
         return ModelFiles(source, local_only=False)
     folder = Path(source).expanduser()
     if not (folder / "config.json").is_file():
@@ -57,21 +57,21 @@ def find_model(source: str, cache_dir: Path) -> ModelFiles:
 
 def may_download(sources: Iterator[str]) -> bool:
     """Whether any configured model is one that the hub may be asked for."""
-    return any(source and not _is_path(source) for source in sources)
+    return any(source and is_hub_id(source) for source in sources)
 
 
-def _is_path(source: str) -> bool:
+def is_hub_id(source: str) -> bool:
     """A Hugging Face id is `name` or `owner/name`; everything else, and what exists, is a folder."""
-    return source.startswith((".", "/", "~")) or source.count("/") > 1 or Path(source).is_dir()
+    return not (source.startswith((".", "/", "~")) or source.count("/") > 1 or Path(source).is_dir())
 
 
 def bundled_model(cache_dir: Path) -> Path:
     """The folder of the converted bundled model, converting it first if need be."""
     gguf = _gguf_file()
-    models = cache_dir.expanduser() / "models"
-    target = models / f"{gguf.stem.lower()}-{gguf.stat().st_size}-v{CACHE_FORMAT}"
+    target = _target(gguf, cache_dir)
     if target.is_dir():
         return target
+    models = target.parent
     try:
         models.mkdir(parents=True, exist_ok=True)
         with _turn(models / "convert.lock") as alone:
@@ -82,6 +82,20 @@ def bundled_model(cache_dir: Path) -> Path:
     except OSError as error:
         raise ConfigurationError(f"The bundled model cannot be kept in {models}: {error.strerror or error}.") from None
     return target
+
+
+def converted_model(cache_dir: Path) -> Path | None:
+    """The same folder, if it is there already.
+
+    Raises:
+        ConfigurationError: the package is not installed.
+    """
+    target = _target(_gguf_file(), cache_dir)
+    return target if target.is_dir() else None
+
+
+def _target(gguf: Path, cache_dir: Path) -> Path:
+    return cache_dir.expanduser() / "models" / f"{gguf.stem.lower()}-{gguf.stat().st_size}-v{CACHE_FORMAT}"
 
 
 def _gguf_file() -> Path:

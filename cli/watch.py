@@ -1,0 +1,35 @@
+"""`lastevent watch ID`: a job that somebody submitted, from its first event or from any other, replayed and then live.
+
+Ctrl-C leaves the job running and says how to come back. Exit codes: 0 done, 1 the job failed, 2 there is nothing to read,
+130 cancelled, or left by Ctrl-C.
+"""
+
+import os
+
+from cli.api import Api, with_api
+from cli.follow import Follow
+from cli.options import DEFAULT_URL, URL_VARIABLE
+from cli.output import Output
+from cli.reader import JobReader
+from cli.signals import INTERRUPTED, unless_ctrl_c
+
+
+async def run_watch(url: str, job_id: str, output: Output, *, cursor: str | None = None) -> int:
+    """Follows the job to its end, and returns the exit code. `cursor`: only what came after this event."""
+
+    async def watch(api: Api) -> int:
+        follow, reader = Follow(api, output), JobReader(api.url, job_id, client=api.client, cursor=cursor)
+        with follow.shown("connecting"):
+            code = await unless_ctrl_c(follow.to_the_end(reader, job_id))
+            if code is None:
+                follow.note(f"the job goes on; come back with: {_come_back(api.url, job_id, reader.cursor)}")
+                return INTERRUPTED
+            return code
+
+    return await with_api(url, output, watch)
+
+
+def _come_back(url: str, job_id: str, cursor: str | None) -> str:
+    """The command that reads on from here."""
+    elsewhere = url != os.environ.get(URL_VARIABLE, DEFAULT_URL).rstrip("/")
+    return f"lastevent watch {job_id}{f' --from {cursor}' if cursor else ''}{f' --url {url}' if elsewhere else ''}"
