@@ -1,6 +1,7 @@
 """`lastevent demo` keeps what it promises, and leaves nothing behind however it ends."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.model
 
 ROOT = str(Path(__file__).parents[2])
-Start = Callable[[], Coroutine[Any, Any, asyncio.subprocess.Process]]
+Start = Callable[..., Coroutine[Any, Any, asyncio.subprocess.Process]]
 
 
 @pytest.fixture
@@ -30,14 +31,14 @@ def temporary() -> Iterator[Path]:
 
 @pytest.fixture
 def start_demo(temporary: Path) -> Start:
-    async def start() -> asyncio.subprocess.Process:
+    async def start(*options: str) -> asyncio.subprocess.Process:
         # The user's own Redis and port must not matter.
         env = {**os.environ, "PYTHONPATH": ROOT, "TMPDIR": str(temporary), "LASTEVENT_PORT": "1"}
         env["LASTEVENT_REDIS_URL"] = "redis://127.0.0.1:1/0"
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "cli.main", "demo"),
+            *(sys.executable, "-P", "-m", "cli.main", "demo", *options),
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            stderr=asyncio.subprocess.PIPE,
             env=env,
         )
 
@@ -46,9 +47,12 @@ def start_demo(temporary: Path) -> Start:
 
 @pytest.mark.timeout(330)  # about 40 s on two idle cores; the demo ends itself after 300
 async def test_a_cut_connection_and_a_killed_worker_cost_the_reader_nothing(start_demo: Start, temporary: Path) -> None:
-    demo = await start_demo()
-    said = (await demo.communicate())[0].decode()
+    demo = await start_demo("--json")
+    proof, told = await demo.communicate()
+    said = told.decode()
     assert demo.returncode == 0, said
+    proved = json.loads(proof)
+    assert (proved["holds"], proved["lost"], proved["doubled"], proved["takeovers"]) == (True, 0, 0, 1)
     for row in (
         "lost +│ 0 ",
         "doubled +│ 0 ",
@@ -75,7 +79,7 @@ async def test_a_demo_that_is_interrupted_leaves_nothing_behind(
 
     await wait_until(all_started)
     demo.send_signal(number)
-    said = (await asyncio.wait_for(demo.communicate(), 15))[0].decode()
+    said = b"".join(await asyncio.wait_for(demo.communicate(), 15)).decode()
     assert demo.returncode == 130, said
     assert "Traceback" not in said
     assert not any(child.is_running() for child in children)
