@@ -1,7 +1,9 @@
 """Every example of README.md and docs/*.md that is marked `run`, on a real web tier and real workers. Models are scripted."""
 
 import asyncio
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -106,11 +108,19 @@ async def test_a_page_s_shell_examples_run_one_after_the_other(scene: Scene, pag
 def _check_the_tour(printed: str) -> None:
     """It prints raw streams, too long for a page; this is what they have to hold."""
     assert "urn:lastevent:problem" not in printed
-    before, _, resumed = printed.partition("id: 1-6\n")
-    assert "id: 1-5\n" in before, "the stream that is dropped has what the next one is told to have"
-    assert resumed.count('"type":"done"') == 2, "the resumed one and the replay come to the end"
-    assert '"status":"done"' in resumed
-    assert resumed.rstrip().rpartition("\n")[2].startswith('{"id":"job_'), "the cancelled job comes last, and is then erased"
+    _, _dropped, resumed, replayed = printed.split("retry: ")
+
+    first = re.search(r"id: 1-(\d+)\ndata: (.*)", resumed)
+    assert first is not None
+    assert int(first[1]) - json.loads(first[2]).get("n", 1) == 5, (
+        "it goes on behind 1-5, with nothing left out and nothing twice"
+    )
+    assert '"type":"done"' in resumed
+    assert f'"text":"{STORY} "' in resumed, "the Job comes behind it"
+
+    ids = [int(seq) for seq in re.findall(r"id: 1-(\d+)\n", replayed)]
+    assert ids == list(range(len(STORY.split()) + 2)), "every single entry, from started to done"
+    assert replayed.rstrip().rpartition("\n")[2].startswith('{"id":"job_'), "the other job, cancelled, comes last"
 
 
 # --- Python --------------------------------------------------------------------------------------------------------------

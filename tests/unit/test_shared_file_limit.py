@@ -4,6 +4,7 @@ import resource
 
 import pytest
 
+from shared.errors import ConfigurationError
 from shared.file_limit import few_readers, raise_file_limit, readers_that_fit
 from shared.settings import Settings
 
@@ -37,6 +38,6 @@ async def test_a_web_process_says_so_before_anything_else(monkeypatch: pytest.Mo
     said: list[str] = []
     monkeypatch.setattr(main, "raise_file_limit", lambda: 2_048)
     monkeypatch.setattr(main.log, "warning", said.append, raising=False)
-    with pytest.raises(main.ConfigurationError, match="Redis does not answer"):
+    with pytest.raises(ConfigurationError, match="Redis does not answer"):
         await main.serve(Settings(port=0, redis_url="redis://127.0.0.1:1/0"))
     assert [line[:41] for line in said] == ["this system allows 2,048 open files, so 1"]
