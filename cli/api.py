@@ -112,19 +112,19 @@ async def with_api(url: str, output: Output, act: Callable[[Api], Awaitable[int]
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Api]:
     """A server to call, with the key of this environment."""
-    async with httpx2.AsyncClient(timeout=httpx2.Timeout(30.0, connect=5.0), headers=key_header()) as client:
+    async with httpx2.AsyncClient(timeout=httpx2.Timeout(30.0, connect=5.0), headers=key_headers()) as client:
         yield Api(url, client)
 
 
-def key_header() -> dict[str, str]:
-    """What LASTEVENT_API_KEY is sent as; nothing where it is not set.
+def key_headers() -> dict[str, str]:
+    """What every call of a command says about who asks: the key in LASTEVENT_API_KEY; nothing where none is set.
 
     Raises:
-        ConfigurationError: it holds what no header may.
+        ConfigurationError: what is set there cannot be a key. It is not repeated.
     """
     key = os.environ.get(KEY_VARIABLE, "").strip()
-    if not (key.isascii() and (key.isprintable() or not key)):
-        raise ConfigurationError(f"{KEY_VARIABLE} holds characters that no key has: set it again")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ConfigurationError(f"{KEY_VARIABLE} is no key: it must be what `lastevent keys new` printed, le_…")
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 

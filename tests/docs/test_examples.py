@@ -112,9 +112,7 @@ def _check_the_tour(printed: str) -> None:
 
     first = re.search(r"id: 1-(\d+)\ndata: (.*)", resumed)
     assert first is not None
-    assert int(first[1]) - json.loads(first[2]).get("n", 1) == 5, (
-        "it goes on behind 1-5, with nothing left out and nothing twice"
-    )
+    assert int(first[1]) - json.loads(first[2]).get("n", 1) == 5, "it goes on behind 1-5, nothing left out, nothing twice"
     assert '"type":"done"' in resumed
     assert f'"text":"{STORY} "' in resumed, "the Job comes behind it"
 

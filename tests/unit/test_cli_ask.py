@@ -299,7 +299,7 @@ class TestSubmitting:
     ) -> None:
         monkeypatch.setenv("LASTEVENT_API_KEY", "le_sécret")
         streams = Streams(terminal=False)
-        with pytest.raises(ConfigurationError, match=r"^LASTEVENT_API_KEY holds characters that no key has: set it again$"):
+        with pytest.raises(ConfigurationError, match=r"^LASTEVENT_API_KEY is no key: (?!.*sécret)"):
             await ask(server.url, REQUEST, streams)
         assert server.seen == []
 
