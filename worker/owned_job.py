@@ -196,8 +196,7 @@ class OwnedJob:
             after_s=round(following.after_s, 3),
         )  # fmt: skip
         await self._until_told_to_stop(asyncio.sleep(following.after_s))
-        # To be handed over, the job is claimed again all the same: the log then tells of the failed call, and it counts.
-        if self._control.reason in ("cancel", "lost"):
+        if self._control.reason is not None:
             return await self._leave_as_told() or await self._end(None, before.usage)
         try:
             model = resolve(following.model, self._tools.settings)
