@@ -89,9 +89,9 @@ def check_host(settings: Settings) -> None:
         loopback = False
     if not loopback:
         raise ConfigurationError(
-            f"There are no keys, so {settings.host} would let anyone spend your money. Make one with `lastevent keys new NAME` "
-            "and set LASTEVENT_API_KEYS; or listen on 127.0.0.1; or set LASTEVENT_ALLOW_REMOTE=1 where something in front keeps "
-            "strangers out."
+            f"There are no keys, so {settings.host} would let anyone spend your money. Make one with `lastevent keys "
+            "new NAME` and set LASTEVENT_API_KEYS; or listen on 127.0.0.1; or set LASTEVENT_ALLOW_REMOTE=1 where something in "
+            "front of it keeps strangers out."
         )
 
 
