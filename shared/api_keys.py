@@ -10,8 +10,10 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
+
+from pydantic import SecretStr
 
 PREFIX: Final = "le_"
 """What every key begins with: people and secret scanners know it by that."""
@@ -29,12 +31,13 @@ class ApiKey:
     """A key as the server knows it. Two may have one name: so a key is replaced without a gap."""
 
     name: str
-    digest: bytes = field(repr=False)
+    digest: SecretStr
+    """SHA-256, 64 hex digits in lower case. No secret, but nobody needs to see it in a log."""
 
     @property
     def entry(self) -> str:
         """As LASTEVENT_API_KEYS lists it."""
-        return f"{self.name}:{self.digest.hex()}"
+        return f"{self.name}:{self.digest.get_secret_value()}"
 
 
 def new_key(name: str) -> tuple[str, ApiKey]:
@@ -46,11 +49,11 @@ def new_key(name: str) -> tuple[str, ApiKey]:
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"a name has {NAME_RULE}")
     key = PREFIX + secrets.token_urlsafe(32)
-    return key, ApiKey(name, digest_of(key.encode()))
+    return key, ApiKey(name, SecretStr(digest_of(key.encode())))
 
 
-def digest_of(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
+def digest_of(key: bytes) -> str:
+    return hashlib.sha256(key).hexdigest()
 
 
 def parse_entries(entries: Iterable[object]) -> tuple[ApiKey, ...]:
@@ -77,7 +80,7 @@ def _parse(place: int, entry: str) -> ApiKey:
         raise ValueError(f"entry {place} must be {_RIGHT}")
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"entry {place}: a name has {NAME_RULE}")
-    return ApiKey(name, bytes.fromhex(digest))
+    return ApiKey(name, SecretStr(digest.lower()))
 
 
 def tenant_of(keys: Sequence[ApiKey], shown: bytes) -> str | None:
@@ -85,6 +88,6 @@ def tenant_of(keys: Sequence[ApiKey], shown: bytes) -> str | None:
     digest = digest_of(shown)
     tenant = None
     for key in keys:
-        if hmac.compare_digest(key.digest, digest):
+        if hmac.compare_digest(key.digest.get_secret_value(), digest):
             tenant = key.name
     return tenant

@@ -113,7 +113,7 @@ NO_KEYS: dict[str, dict[str, str]] = {
     "a wrong key": bearer("le_" + "x" * 43),
     "an empty key": {"X-API-Key": ""},
     "a part of a key": bearer(KEYS["web"][:-1]),
-    "a digest": bearer(API_KEYS[0].digest.hex()),
+    "a digest": bearer(API_KEYS[0].digest.get_secret_value()),
     "an entry of the settings": bearer(API_KEYS[0].entry),
     "no scheme": {"Authorization": KEYS["web"]},
     "another scheme": {"Authorization": f"Basic {KEYS['web']}"},

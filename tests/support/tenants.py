@@ -5,13 +5,14 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import httpx2
+from pydantic import SecretStr
 
 from shared.api_keys import ApiKey, digest_of
 
 KEYS: Final = {"web": "le_" + "w" * 43, "batch": "le_" + "b" * 43}
 """The keys themselves, by tenant."""
 
-API_KEYS: Final = tuple(ApiKey(name, digest_of(key.encode())) for name, key in KEYS.items())
+API_KEYS: Final = tuple(ApiKey(name, SecretStr(digest_of(key.encode()))) for name, key in KEYS.items())
 """What the server knows of them: for `make_settings(api_keys=API_KEYS)`."""
 
 SECRET: Final = "s" * 32
