@@ -14,8 +14,9 @@ from shared.errors import (
     JobNotFound,
     LasteventError,
     QueueFull,
+    RateLimited,
     RedisUnavailable,
-    TenantLimit,
+    TooManyJobs,
     Unavailable,
 )
 
@@ -53,7 +54,8 @@ STATUS_OF: Final[dict[type[LasteventError], int]] = {
     IdempotencyConflict: 409,
     BodyTooLarge: 413,
     UnsupportedMediaType: 415,
-    TenantLimit: 429,
+    RateLimited: 429,
+    TooManyJobs: 429,
     Unavailable: 503,
     QueueFull: 503,
     RedisUnavailable: 503,

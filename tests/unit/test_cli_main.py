@@ -20,7 +20,7 @@ from shared.errors import ConfigurationError
 from shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("up", "demo", "doctor", "ask", "jobs", "watch", "cancel", "delete", "bench", "web", "worker", "prepare")
+COMMANDS = ("up", "demo", "doctor", "ask", "jobs", "watch", "cancel", "delete", "bench", "web", "worker", "prepare", "keys")
 
 
 def lastevent(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
