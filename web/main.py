@@ -76,6 +76,8 @@ async def serve(settings: Settings) -> None:
     host, port = sock.getsockname()[:2]
     spare_what_stays()
     log.info("web is listening", host=host, port=port, keys=len(settings.api_keys))
+    if settings.allow_remote and not settings.api_keys:
+        log.warning("there are no keys: whoever reaches the port can spend your money")
     await server.serve(sockets=[sock])
 
 

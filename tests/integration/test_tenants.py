@@ -21,8 +21,8 @@ from tests.support.tenants import API_KEYS, tenant_client
 BODY = {"model": "openai/any", "prompt": "hi"}
 
 
-async def submit(queue: JobQueue, tenant: str, **fields: str) -> str:
-    return (await queue.submit(request(), MODEL, tenant=tenant, **fields)).job_id  # type: ignore[arg-type]
+async def submit(queue: JobQueue, tenant: str, idempotency_key: str | None = None) -> str:
+    return (await queue.submit(request(), MODEL, tenant=tenant, idempotency_key=idempotency_key)).job_id
 
 
 # --- what each of them sees ----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 The calls are those of the application's own routes: one that is added is tried too, and fails here if it lets anybody in.
 """
 
+import io
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -11,8 +12,10 @@ from typing import NamedTuple
 import httpx2
 import pytest
 from redis.asyncio import Redis
+from rich.console import Console
 from starlette.routing import Route
 
+from cli.ask import ask
 from shared import keys
 from shared.event_log import EventLog
 from shared.job_queue import JobQueue
@@ -248,6 +251,20 @@ async def test_without_keys_all_is_as_it_was(make_settings: Making, event_log: E
         await client.post(f"/v1/jobs/{job['id']}/cancel")
         assert "cancelled" in (await client.get(made.json()["events_url"])).text
         assert (await client.get("/v1/jobs", headers={"Host": "evil.example.com"})).status_code == 421
+
+
+async def test_the_command_line_shows_the_key_of_its_environment(
+    base_url: str, worker: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, code, said in (
+        (KEYS["web"], 0, "Hello, world"),
+        ("", 2, "wants a key: set LASTEVENT_API_KEY"),
+        ("le_wrong", 2, "takes another key than the one in LASTEVENT_API_KEY"),
+    ):
+        monkeypatch.setenv("LASTEVENT_API_KEY", key)
+        screen = Console(file=io.StringIO(), width=500)
+        assert await ask(base_url, {"model": "openai/any", "prompt": "hi"}, out=screen, err=screen) == code
+        assert said in screen.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
 
 # --- tokens --------------------------------------------------------------------------------------------------------------
