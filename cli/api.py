@@ -56,9 +56,6 @@ class Api:
             body = response.json()
         except ValueError:
             body = None
-        if response.status_code == 401:
-            wrong = "takes another key than the one in" if key_headers() else "wants a key: set"
-            raise ApiError(f"{self.url} {wrong} {KEY_VARIABLE}", "unauthorized")
         if response.status_code >= 400:
             line = _problem_line(body) or self._stranger(response.status_code)
             if response.status_code == 401 and not os.environ.get(KEY_VARIABLE):

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
@@ -24,17 +24,17 @@ def settings(make_settings: Making) -> Settings:
 
 
 @pytest.fixture
-def access_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+def access_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """uvicorn's access log, which `lastevent web` leaves out, and every other logger at its most talkative."""
 
     class Talkative(uvicorn.Config):
         def __init__(self, *args: object, **kwargs: object) -> None:
             super().__init__(*args, **{**kwargs, "access_log": True})  # type: ignore[arg-type]
-            logging.getLogger("uvicorn.access").setLevel(logging.DEBUG)
 
     monkeypatch.setattr("tests.support.servers.uvicorn.Config", Talkative)
-    with caplog.at_level(logging.DEBUG):
-        yield caplog
+    for name in (None, "uvicorn.access", "uvicorn.error"):  # other tests' servers silence the last two
+        caplog.set_level(logging.DEBUG, name)
+    return caplog
 
 
 @pytest.fixture
