@@ -59,8 +59,8 @@ async def run_demo(output: Output) -> int:
     view = DemoView(Terminal(stderr=output.as_json, highlight=False))
     log: deque[str] = deque(maxlen=25)
     with tempfile.TemporaryDirectory(prefix="lastevent-demo-") as folder:
-        # No Redis, host or port of the user's environment: the demo touches nothing of theirs.
-        settings = load_settings(port=0, host="127.0.0.1", data_dir=Path(folder), lanes=(LOCAL_LANE,))
+        # No Redis, host, port or keys of the user's environment: the demo touches nothing of theirs.
+        settings = load_settings(port=0, host="127.0.0.1", data_dir=Path(folder), lanes=(LOCAL_LANE,), api_keys=())
         stack = Stack(settings, {LOCAL_LANE: WORKERS}, lambda name, line: log.append(f"{name} │ {line}"))
         stopped = on_stop_signals(stack.supervisor.kill)
         demo = Demo(stack, settings, view)

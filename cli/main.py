@@ -32,6 +32,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+keys_app = typer.Typer(
+    help="API keys: who may call a server that others can reach.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(keys_app, name="keys", rich_help_panel=TIERS)
+
 
 def main() -> None:
     """The console script. A configuration error is one line and exit code 2; Ctrl-C is 130; a bug keeps its traceback."""
@@ -261,6 +269,17 @@ def _output(as_json: bool) -> "Output":
     from cli.output import Output
 
     return Output(as_json=as_json)
+
+
+@keys_app.command("new", epilog=examples("lastevent keys new web", "lastevent keys new web --json"))
+def new_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is: the tenant, who alone sees its jobs.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Make a key and print both halves: the key itself, once, and the entry for the server's settings."""
+    from cli.keys import made_key
+
+    print(made_key(name, as_json=as_json), end="")
 
 
 def _settings(**options: object) -> "Settings":

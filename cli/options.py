@@ -13,7 +13,7 @@ Host = Annotated[
     typer.Option(
         metavar="ADDRESS",
         show_default="127.0.0.1",
-        help="Address to serve on; one that other machines reach needs LASTEVENT_ALLOW_REMOTE=1.",
+        help="Address to serve on; one that other machines reach needs keys: see `lastevent keys`.",
     ),
 ]
 Port = Annotated[

@@ -11,16 +11,17 @@ from shared.settings import Settings
 
 
 def check_exposure(settings: Settings) -> None:
-    """Refuses an address that others can reach, unless that is explicitly wanted: there are no keys yet.
+    """Refuses an address that others can reach, unless there are keys, or it is explicitly wanted without.
 
     Raises:
-        ConfigurationError: with what to set.
+        ConfigurationError: with what to do.
     """
-    if settings.allow_remote or _is_loopback(settings.host):
+    if settings.api_keys or settings.allow_remote or _is_loopback(settings.host):
         return
     raise ConfigurationError(
-        f"host {settings.host} can be reached from other machines, and whoever reaches the port can spend your money: "
-        "there are no keys yet. Use 127.0.0.1 behind a proxy of yours, or set LASTEVENT_ALLOW_REMOTE=1"
+        f"host {settings.host} can be reached from other machines, and without keys whoever reaches the port can spend your "
+        "money. Make a key with `lastevent keys new NAME` and set LASTEVENT_API_KEYS; or use 127.0.0.1; or set "
+        "LASTEVENT_ALLOW_REMOTE=1 where something in front of it keeps strangers out"
     )
 
 

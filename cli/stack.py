@@ -108,6 +108,7 @@ class Stack:
             "LASTEVENT_REDIS_URL": redis_url,
             "LASTEVENT_HOST": self._settings.host,
             "LASTEVENT_PORT": str(port),
+            "LASTEVENT_API_KEYS": ",".join(key.entry for key in self._settings.api_keys),
             "LASTEVENT_LANES": ",".join(self._workers),
             "LASTEVENT_DRAIN_S": str(min(self._settings.drain_s, DRAIN_S)),
             "LASTEVENT_WEB_DRAIN_S": str(min(self._settings.web_drain_s, WEB_DRAIN_S)),

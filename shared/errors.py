@@ -7,7 +7,10 @@
     ├── IdempotencyConflict       the key was used before with another body
     ├── Unavailable               passes by itself: Redis away, queue full, draining
     │   ├── QueueFull
-    │   └── RedisUnavailable
+    │   ├── RedisUnavailable
+    │   └── TenantLimit           the caller's own limit, not the server's
+    │       ├── RateLimited
+    │       └── TooManyJobs
     ├── LogRefused                an append that the log did not take
     │   ├── Superseded            a newer owner has the job, or it has none any more
     │   ├── AlreadyEnded          the job has its terminal event
@@ -116,6 +119,22 @@ class RedisUnavailable(Unavailable):
     """Redis does not answer, or is full."""
 
     code = "redis_unavailable"
+
+
+class TenantLimit(Unavailable):
+    """The tenant has taken what it may for now. Nothing was stored, and nothing counted."""
+
+
+class RateLimited(TenantLimit):
+    """It submits faster than it may."""
+
+    code = "rate_limited"
+
+
+class TooManyJobs(TenantLimit):
+    """It has as many open jobs as it may."""
+
+    code = "too_many_jobs"
 
 
 class LogRefused(LasteventError):

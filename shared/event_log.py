@@ -154,16 +154,16 @@ class EventLog:
                 return state
             page = await self.read(job_id, state.last_id)
 
-    async def place(self, job_id: str, cursor: EventId) -> "Place | None":
-        """Where a cursor stands in a job's log; None when there is no such job. One round trip."""
+    async def place(self, job_id: str, cursor: EventId, tenant: str = "") -> "Place | None":
+        """Where a cursor stands in a job's log; None when the tenant has no such job. One round trip."""
         if not is_job_id(job_id):
             return None
         async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hget(keys.job(job_id), "status")
+            pipe.hmget(keys.job(job_id), ["status", "tenant"])
             pipe.xrange(keys.log(job_id), min=str(cursor), max=str(cursor), count=1)
             pipe.xrevrange(keys.log(job_id), count=1)
-            status, held, newest = await pipe.execute()
-        if status is None:
+            (status, whose), held, newest = await pipe.execute()
+        if status is None or (whose or b"").decode() != tenant:
             return None
         last = EventId.from_redis(newest[0][0]) if newest else START
         return Place(held=bool(held), last=last, ended=status.decode() in TERMINAL)

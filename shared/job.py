@@ -1,6 +1,6 @@
 """A job: the request as validated, its statuses and their one transition table, and the Job as a reader sees it. No I/O."""
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
@@ -154,14 +154,29 @@ class JobRequest(_Strict):
         return self.model_dump_json(exclude_unset=True).encode()
 
 
+class TokenRequest(_Strict):
+    """The body of `POST /v1/jobs/{id}/token`."""
+
+    expires_in: int | None = Field(None, ge=1)
+    """Seconds."""
+
+
+_Body = TypeVar("_Body", bound=_Strict)
+
+
 def parse_request(body: bytes) -> JobRequest:
-    """Validates the body of `POST /v1/jobs`.
+    """Validates the body of `POST /v1/jobs`. Raises InvalidRequest as `parse_body` does."""
+    return parse_body(JobRequest, body)
+
+
+def parse_body(kind: type[_Body], body: bytes) -> _Body:
+    """Validates a body.
 
     Raises:
         InvalidRequest: with one problem a field, each named as in `messages[0].role`.
     """
     try:
-        return JobRequest.model_validate_json(body)
+        return kind.model_validate_json(body)
     except ValidationError as error:
         problems = problems_of(error)
     raise InvalidRequest(summary_of(problems), problems)

@@ -30,6 +30,8 @@ class Record(msgspec.Struct, frozen=True):
     lane: Lane
     created_at: float
     request_json: bytes
+    tenant: str = ""
+    """Whose job it is: the name of the key that it was submitted with; without keys it is nobody's."""
     started_at: float | None = None
     finished_at: float | None = None
     worker: str | None = None
@@ -107,29 +109,42 @@ class JobStore:
             raise JobNotFound(job_id)
         return _parse_record(job_id, raw), await self._log.fold(job_id, entries_of(first_page))
 
-    async def job(self, job_id: str) -> Job:
+    async def check(self, job_id: str, tenant: str = "") -> None:
+        """Raises JobNotFound where the tenant has no such job."""
+        if not is_job_id(job_id):
+            raise JobNotFound(job_id)
+        fields = ["status", "tenant"]
+        status, whose = await self._redis.hmget(keys.job(job_id), fields)  # type: ignore[misc]  # redis-py types both
+        if status is None or (whose or b"").decode() != tenant:
+            raise JobNotFound(job_id)
+
+    async def job(self, job_id: str, tenant: str = "") -> Job:
         """The Job of protocol 2.2.
 
         Raises:
-            JobNotFound: unknown, erased or expired.
+            JobNotFound: unknown, erased, expired, or another tenant's.
         """
         record, state = await self.look(job_id)
+        if record.tenant != tenant:
+            raise JobNotFound(job_id)
         if record.is_open and state.terminal is not None:
             record = await self.record(job_id)  # ended between the two reads
         return to_job(record, state)
 
-    async def page(self, *, status: Status | None = None, limit: int = PAGE_DEFAULT, after: str | None = None) -> JobPage:
-        """A page of the listing. `after` is a job id of the page before; raises JobNotFound when it is unknown."""
-        position = 0
+    async def page(
+        self, tenant: str = "", *, status: Status | None = None, limit: int = PAGE_DEFAULT, after: str | None = None
+    ) -> JobPage:
+        """A page of the tenant's jobs. `after` is a job id of the page before; raises JobNotFound when it is unknown."""
+        listing, position = keys.jobs_of(tenant), 0
         if after is not None:
-            rank = await self._redis.zrevrank(keys.JOBS, after)
+            rank = await self._redis.zrevrank(listing, after)
             if rank is None:
                 raise JobNotFound(after)
             position = rank + 1
         found: list[Record] = []
         while len(found) <= limit:
-            ids = [i.decode() for i in await self._redis.zrevrange(keys.JOBS, position, position + _SCAN - 1)]
-            found += [r for r in await self._records(ids) if status is None or r.status == status]
+            ids = [i.decode() for i in await self._redis.zrevrange(listing, position, position + _SCAN - 1)]
+            found += [r for r in await self._records(ids) if r.tenant == tenant and status in (None, r.status)]
             position += len(ids)
             if len(ids) < _SCAN:
                 break
@@ -203,6 +218,7 @@ def _parse_record(job_id: str, raw: Mapping[bytes, bytes]) -> Record:
         lane=raw[b"lane"].decode(),
         created_at=float(raw[b"created_at"]),
         request_json=raw[b"request"],
+        tenant=raw.get(b"tenant", b"").decode(),
         started_at=number(b"started_at"),
         finished_at=number(b"finished_at"),
         worker=raw[b"worker"].decode() if b"worker" in raw else None,

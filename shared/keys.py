@@ -10,6 +10,9 @@ lastevent:signal:{worker}    list     cancel, delete, the worker    60 s; popped
 lastevent:worker:{worker}    string   the worker                    its lease, renewed
 lastevent:reaper:{lane}      string   the reaper on duty            its round
 lastevent:abandoned:{lane}   list     claim, again, move, endings   1 h; popped by a worker of the lane
+lastevent:jobs:{tenant}      zset     submit, delete                open TTL + retention after the last submit; as jobs, below
+lastevent:active:{tenant}    zset     submit, end                   the same; a member an open job; score: created, Unix ms
+lastevent:rate:{tenant}      string   submit                        once the tenant may submit as much at once as ever
 arq:job:{id}                 string   submit                        with the record; deleted at the end
 arq:in-progress:{id}         string   take, renew                   the lease; value: the lease's token
 arq:retry:{id}               string   arq                           24 h; deleted at the end
@@ -17,9 +20,10 @@ permanent, and bounded:
 lastevent:queue:{lane}       zset     submit, take, renew, finish   a member an open job; score: when to look at it, Unix ms
 lastevent:leased:{lane}      zset     take, renew, finish           a member a leased job; score: the lease's end, Unix ms
 lastevent:open:{lane}        zset     submit, end                   a member an open job; score: created, Unix ms
-lastevent:jobs               zset     submit, delete                a member a job; score: created, Unix ms; old ones trimmed
+lastevent:jobs               zset     submit, delete                a member a tenantless job; score: created, Unix ms; trimmed
 lastevent:workers            zset     the workers                   a member a worker; score: alive until, Unix ms; dead trimmed
 lastevent:primary            hash     claim, renew                  `replid` of the primary, `since` when it is known, Unix ms
+lastevent:token_secret       string   the web processes             what signs stream tokens, where no setting does
 """
 
 import re
@@ -30,6 +34,7 @@ PREFIX: Final = "lastevent:"
 JOBS: Final = PREFIX + "jobs"
 WORKERS: Final = PREFIX + "workers"
 PRIMARY: Final = PREFIX + "primary"
+TOKEN_SECRET: Final = PREFIX + "token_secret"
 
 LIST_TTL_MS: Final = 60_000
 """A wake-up or signal nobody popped in a minute has lost its use: the poll and the renewal found the same meanwhile."""
@@ -61,6 +66,20 @@ def leased(lane: str) -> str:
 
 def open_jobs(lane: str) -> str:
     return f"{PREFIX}open:{lane}"
+
+
+def jobs_of(tenant: str) -> str:
+    """The listing. Without keys there is one tenant, which has no name."""
+    return f"{JOBS}:{tenant}" if tenant else JOBS
+
+
+def active(tenant: str) -> str:
+    """A tenant's open jobs: those that its limit counts."""
+    return f"{PREFIX}active:{tenant}"
+
+
+def rate(tenant: str) -> str:
+    return f"{PREFIX}rate:{tenant}"
 
 
 def wake(lane: str) -> str:
@@ -102,7 +121,7 @@ def arq_retry(job_id: str) -> str:
     return f"arq:retry:{job_id}"
 
 
-_PERMANENT = re.compile(r"lastevent:(queue:.+|leased:.+|open:.+|jobs|workers|primary)")
+_PERMANENT = re.compile(r"lastevent:(queue:.+|leased:.+|open:.+|jobs|workers|primary|token_secret)")
 
 
 def is_permanent(key: str) -> bool:

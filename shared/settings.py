@@ -7,6 +7,7 @@ bytes, unless the name says otherwise. Secrets are `SecretStr`: no repr, log or 
 
 import json
 import os
+import re
 import socket
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_core.core_schema import ValidationInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from shared.api_keys import ApiKey, parse_entries
 from shared.config_file import ConfigFile
 from shared.errors import ConfigurationError
 from shared.provider_table import ProviderTable, named_tables
@@ -24,6 +26,9 @@ from shared.setting_problems import lines_of
 Lane = str
 API_LANE: Lane = "api"
 LOCAL_LANE: Lane = "local"
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
+"""In lower case, as browsers send it: what differs by a letter would never be matched."""
 
 _JSON_EXAMPLES = {
     "local_models": '{"my-model": "/folder or Hugging Face id"}',
@@ -131,10 +136,10 @@ class Settings(BaseSettings):
 
     # --- the web tier ------------------------------------------------------------------------------------------------
     host: str = "127.0.0.1"
-    """Loopback until there are keys: anyone who reaches the port can spend money."""
+    """Loopback, unless there are `api_keys`: anyone who reaches the port could spend money."""
     allow_remote: bool = False
-    """Serve on a host that other machines reach, all the same: in a container whose port is published to loopback only, or
-    behind a proxy that checks who comes."""
+    """Serve without keys on a host that other machines reach, all the same: in a container whose port is published to loopback
+    only, or behind a proxy that checks who comes."""
     port: int = Field(8000, ge=0, le=65_535)
     """0 picks a free one."""
     body_limit: int = Field(8 * 1024 * 1024, ge=1024)
@@ -156,6 +161,24 @@ class Settings(BaseSettings):
     """How often the hub compares its tails with the logs, so that a lost last push hangs nobody."""
     web_drain_s: float = Field(5.0, ge=0, le=600)
     """What a stopping web process gives its readers after it sent them `reconnect`."""
+
+    # --- keys and tenants (docs/SECURITY.md) -------------------------------------------------------------------------
+    api_keys: Annotated[tuple[ApiKey, ...], NoDecode] = ()
+    """Who may call: a `name:sha256` for each key, comma-separated, as `lastevent keys new NAME` prints it. The name is the
+    tenant, to which alone its jobs are visible; a tenant may have several keys. None: whoever reaches the port may call."""
+    tenant_submits_per_minute: int = Field(0, ge=0, le=1_000_000)
+    """Submits of each tenant: so many at once, and as many more a minute; past it 429 `rate_limited`. 0 is no limit. It takes
+    `api_keys`: without them there are no tenants."""
+    tenant_jobs_at_once: int = Field(0, ge=0, le=1_000_000)
+    """Jobs that a tenant may have waiting and running; past it 429 `too_many_jobs`. 0 is no limit."""
+    token_secret: SecretStr | None = None
+    """What signs stream tokens, 32 characters or more; the same in each web process. Several, comma-separated: the last one
+    signs and all are taken, so that it can be replaced without a gap. Without it a random one is kept in Redis."""
+    token_ttl_s: int = Field(172_800, ge=1, le=31_536_000)
+    """How long a stream token opens its stream; one that is asked for may be shorter-lived. Readers come back with the one they
+    have: so longer than `queue_timeout_s`, `total_timeout_s` and `retention_s` together."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Pages that may call from a browser though they come from elsewhere: `https://app.example.com`, comma-separated."""
 
     # --- models ------------------------------------------------------------------------------------------------------
     default_model: str = "local/smollm2-135m-instruct"
@@ -226,7 +249,15 @@ class Settings(BaseSettings):
     log_json: bool = False
     """One JSON object a line, for machines, instead of lines for people."""
 
-    @field_validator("lanes", "openai_models", "anthropic_models", "anthropic_prefill_models", "ollama_models", mode="before")
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _keys_by_digest(cls, value: object) -> object:
+        return parse_entries(value if isinstance(value, list | tuple) else [value])  # after _comma_separated
+
+    @field_validator(
+        "lanes", "openai_models", "anthropic_models", "anthropic_prefill_models", "ollama_models", "api_keys", "cors_origins",
+        mode="before",
+    )  # fmt: skip
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         if isinstance(value, str):
@@ -256,6 +287,24 @@ class Settings(BaseSettings):
         if unknown or not lanes:
             raise ValueError(f"lanes are {API_LANE} and {LOCAL_LANE}, comma-separated; got {','.join(lanes) or 'none'}")
         return lanes
+
+    @field_validator("token_secret")
+    @classmethod
+    def _long_secrets(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and any(len(part) < 32 for part in secret.get_secret_value().split(",")):
+            raise ValueError("must have 32 characters or more, as `openssl rand -hex 32` prints them")
+        return secret
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _whole_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for place, origin in enumerate(origins, 1):
+            if _ORIGIN.fullmatch(origin) is None:
+                raise ValueError(
+                    f"entry {place} must be an origin as browsers send it: https://app.example.com, or http://localhost:5173; "
+                    "no path, no slash at its end, and no `*`"
+                )
+        return origins
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -22,7 +22,10 @@ class LoopbackGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self._is_ours(Headers(scope=scope).get("host", "")):
-            detail = "This server answers to its loopback names only. Behind a proxy of yours, set LASTEVENT_ALLOW_REMOTE=1."
+            detail = (
+                "Without keys this server answers to its loopback names only. Make a key with `lastevent keys new NAME`; or, "
+                "behind a proxy of yours, set LASTEVENT_ALLOW_REMOTE=1."
+            )
             await problem(421, "misdirected_request", detail)(scope, receive, send)
             return
         await self._app(scope, receive, send)

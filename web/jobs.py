@@ -1,4 +1,4 @@
-"""The job calls: submit, look, list, cancel, delete (protocol 2)."""
+"""The job calls: submit, look, list, cancel, delete, and a token for the stream (protocol 2)."""
 
 from typing import get_args
 
@@ -8,11 +8,11 @@ from starlette.responses import Response
 
 from shared.errors import FieldProblem, InvalidRequest, JobNotFound, Unavailable
 from shared.ids import QUEUED, START
-from shared.job import Job, JobRequest, Status, parse_request
+from shared.job import Job, JobRequest, Status, TokenRequest, parse_body, parse_request
 from shared.job_queue import Submitted
 from shared.job_store import PAGE_DEFAULT, PAGE_MOST
 from shared.models import check_request
-from web.context import context_of
+from web.context import context_of, events_url, tenant_of
 from web.problems import BodyTooLarge, UnsupportedMediaType
 from web.stream import Options, open_stream
 
@@ -31,7 +31,8 @@ async def submit(request: Request) -> Response:
     model = check_request(job_request, context.settings)
     key = _idempotency_key(request)
     options = Options.of(request) if _accepts_events(request) else None  # a wrong one submits nothing
-    submitted = await context.queue.submit(job_request, model, idempotency_key=key)
+    tenant = tenant_of(request)
+    submitted = await context.queue.submit(job_request, model, tenant=tenant, idempotency_key=key)
     if not submitted.replayed:
         context.metrics.submits.labels(model.provider).inc()
     headers = {"Location": f"/v1/jobs/{submitted.job_id}"}
@@ -39,36 +40,49 @@ async def submit(request: Request) -> Response:
         headers["Idempotency-Replayed"] = "true"
     if options is not None:
         return await open_stream(request, submitted.job_id, START, options, headers)
-    job = await context.store.job(submitted.job_id) if submitted.replayed else _as_queued(submitted, job_request)
-    return json_response(job, 202, headers)
+    job = await context.store.job(submitted.job_id, tenant) if submitted.replayed else _as_queued(submitted, job_request)
+    return json_response(await _shown(request, job), 202, headers)
 
 
 async def get(request: Request) -> Response:
     """`GET /v1/jobs/{id}`: the Job as it stands."""
-    return json_response(await context_of(request).store.job(request.path_params["job_id"]))
+    job = await context_of(request).store.job(request.path_params["job_id"], tenant_of(request))
+    return json_response(await _shown(request, job))
 
 
 async def listing(request: Request) -> Response:
     """`GET /v1/jobs`: newest first, a page."""
     status, limit, after = _listing_query(request)
     try:
-        page = await context_of(request).store.page(status=status, limit=limit, after=after)
+        page = await context_of(request).store.page(tenant_of(request), status=status, limit=limit, after=after)
     except JobNotFound:
         raise _bad_query("after", "must be the `next` of the page before, and its job must still exist") from None
-    return json_response({"object": "list", "data": page.jobs, "next": page.next})
+    return json_response({"object": "list", "data": [await _shown(request, job) for job in page.jobs], "next": page.next})
 
 
 async def cancel(request: Request) -> Response:
     """`POST /v1/jobs/{id}/cancel`: 200 when the job has ended, 202 while its worker is still to stop."""
-    context, job_id = context_of(request), request.path_params["job_id"]
-    answer = await context.queue.cancel(job_id)
-    return json_response(await context.store.job(job_id), 202 if answer == "asked" else 200)
+    context, job_id, tenant = context_of(request), request.path_params["job_id"], tenant_of(request)
+    answer = await context.queue.cancel(job_id, tenant)
+    job = await context.store.job(job_id, tenant)
+    return json_response(await _shown(request, job), 202 if answer == "asked" else 200)
 
 
 async def delete(request: Request) -> Response:
     """`DELETE /v1/jobs/{id}`."""
-    await context_of(request).queue.erase(request.path_params["job_id"])
+    await context_of(request).queue.erase(request.path_params["job_id"], tenant_of(request))
     return Response(status_code=204)
+
+
+async def token(request: Request) -> Response:
+    """`POST /v1/jobs/{id}/token`: what a browser reads this job with, without a key."""
+    context, job_id, tenant = context_of(request), request.path_params["job_id"], tenant_of(request)
+    life_s = await _token_life(request)
+    await context.store.check(job_id, tenant)
+    made = await context.tokens.make(job_id, tenant, life_s)
+    url = f"/v1/jobs/{job_id}/events?token={made.text}"
+    answer = {"token": made.text, "expires_at": made.expires_at, "events_url": url}
+    return json_response(answer, 201, {"Cache-Control": "no-store"})
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -96,6 +110,24 @@ def _as_queued(submitted: Submitted, request: JobRequest) -> Job:
         metadata=request.metadata,
         events_url=f"/v1/jobs/{submitted.job_id}/events",
     )
+
+
+async def _shown(request: Request, job: Job) -> Job:
+    """The Job as its caller gets it."""
+    return msgspec.structs.replace(job, events_url=await events_url(request, job.id))
+
+
+async def _token_life(request: Request) -> int | None:
+    """Seconds, from the body that may be left out. Raises InvalidRequest."""
+    context = context_of(request)
+    body = await read_body(request, context.settings.body_limit)
+    if not body:
+        return None
+    _check_media_type(request)
+    asked, most = parse_body(TokenRequest, body).expires_in, context.settings.token_ttl_s
+    if asked is not None and asked > most:
+        raise _bad_query("expires_in", f"must be at most {most} seconds, as this server is set up")
+    return asked
 
 
 def _check_media_type(request: Request) -> None:

@@ -11,7 +11,6 @@ import uvicorn
 import uvloop
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from shared.errors import ConfigurationError, LasteventError
@@ -26,11 +25,12 @@ from shared.settings import Settings
 from web import health, jobs, problems, stream
 from web.assets import asset_routes
 from web.context import Context
-from web.guard import LoopbackGuard
 from web.hub import Hub
 from web.metrics import Metrics, metrics
+from web.middleware import middleware
 from web.openapi import openapi
 from web.server import StreamProtocol, StreamServer, bind
+from web.stream_tokens import StreamTokens
 
 log = structlog.get_logger()
 
@@ -75,13 +75,15 @@ async def serve(settings: Settings) -> None:
     server = StreamServer(config, app.state.context.hub)
     host, port = sock.getsockname()[:2]
     spare_what_stays()
-    log.info("web is listening", host=host, port=port)
+    log.info("web is listening", host=host, port=port, keys=len(settings.api_keys))
+    if settings.allow_remote and not settings.api_keys:
+        log.warning("there are no keys: whoever reaches the port can spend your money")
     await server.serve(sockets=[sock])
 
 
 def check_host(settings: Settings) -> None:
-    """Without keys, loopback only: whoever reaches the port can spend money."""
-    if settings.allow_remote or settings.host == "localhost":
+    """Without keys, loopback only: whoever reaches the port can spend money. Raises ConfigurationError."""
+    if settings.api_keys or settings.allow_remote or settings.host == "localhost":
         return
     try:
         loopback = ipaddress.ip_address(settings.host).is_loopback
@@ -89,8 +91,9 @@ def check_host(settings: Settings) -> None:
         loopback = False
     if not loopback:
         raise ConfigurationError(
-            f"There are no keys, so {settings.host} would let anyone spend your money. Listen on 127.0.0.1, or set "
-            "LASTEVENT_ALLOW_REMOTE=1 where something in front of it keeps strangers out."
+            f"There are no keys, so {settings.host} would let anyone spend your money. Make one with `lastevent keys "
+            "new NAME` and set LASTEVENT_API_KEYS; or listen on 127.0.0.1; or set LASTEVENT_ALLOW_REMOTE=1 where something in "
+            "front of it keeps strangers out."
         )
 
 
@@ -116,6 +119,7 @@ def build_app(settings: Settings) -> Starlette:
         queue=JobQueue(submits, settings),
         hub=hub,
         metrics=Metrics(readers=lambda: len(hub), streams=lambda: hub.followed, deliveries=lambda: hub.deliveries),
+        tokens=StreamTokens(redis, settings),
     )
 
     @contextlib.asynccontextmanager
@@ -131,6 +135,7 @@ def build_app(settings: Settings) -> Starlette:
             await submits.aclose()
             await redis.aclose()
 
+    assets = asset_routes()
     app = Starlette(
         routes=[
             Route("/v1/jobs", jobs.submit, methods=["POST"]),
@@ -139,13 +144,14 @@ def build_app(settings: Settings) -> Starlette:
             Route("/v1/jobs/{job_id}", jobs.delete, methods=["DELETE"]),
             Route("/v1/jobs/{job_id}/events", stream.events, methods=["GET"]),
             Route("/v1/jobs/{job_id}/cancel", jobs.cancel, methods=["POST"]),
+            Route("/v1/jobs/{job_id}/token", jobs.token, methods=["POST"]),
             Route("/v1/models", health.models, methods=["GET"]),
             Route("/v1/workers", health.workers, methods=["GET"]),
             Route("/healthz", health.healthz, methods=["GET"]),
             Route("/readyz", health.readyz, methods=["GET"]),
             Route("/openapi.json", openapi, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
-            *asset_routes(),
+            *assets,
         ],
         exception_handlers={
             LasteventError: problems.on_lastevent_error,
@@ -153,7 +159,7 @@ def build_app(settings: Settings) -> Starlette:
             **dict.fromkeys(UNREACHABLE, problems.on_redis_away),
             Exception: problems.on_bug,
         },
-        middleware=[] if settings.allow_remote else [Middleware(LoopbackGuard, host=settings.host)],
+        middleware=middleware(settings, context.tokens, {asset.path for asset in assets}),
         lifespan=lifespan,
     )
     app.state.context = context

@@ -9,12 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shared.events import AnyEvent
-from shared.job import Job, JobRequest, Status
+from shared.job import Job, JobRequest, Status, TokenRequest
 from shared.job_store import WorkerInfo
 
 _REF: Final = "#/components/schemas/{name}"
 
 JSON = dict[str, Any]
+
+_READABLE_BY_TOKEN: Final[list[JSON]] = [{"bearer": []}, {"header": []}, {"token": []}]
 
 
 async def openapi(_request: Request) -> Response:
@@ -32,10 +34,25 @@ def _document() -> bytes:
                 "description": "Submit, stream, drop, resume, cancel: background generation for every LLM. "
                 "The stream itself is described in docs/PROTOCOL.md.",
             },
+            # Only where the server has keys, and never for /healthz and /readyz.
+            "security": [{"bearer": []}, {"header": []}],
             "paths": _paths(),
-            "components": {"schemas": _schemas()},
+            "components": {"schemas": _schemas(), "securitySchemes": _security_schemes()},
         }
     )
+
+
+def _security_schemes() -> JSON:
+    return {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "A key, le_…"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same"},
+        "token": {
+            "type": "apiKey",
+            "in": "query",
+            "name": "token",
+            "description": "A stream token, lt_…, for this one job; a Job's events_url carries one",
+        },
+    }
 
 
 def _schemas() -> JSON:
@@ -57,7 +74,8 @@ def _schemas() -> JSON:
             },
         },
     }
-    return {**components, **parts, "JobRequest": request, "Problem": problem}
+    token = TokenRequest.model_json_schema()
+    return {**components, **parts, "JobRequest": request, "TokenRequest": token, "Problem": problem}
 
 
 def _paths() -> JSON:
@@ -74,7 +92,7 @@ def _all_jobs() -> JSON:
                 "responses": {
                     "202": _json("Accepted", _ref("Job")),
                     "200": _events("The job's event stream from its first event"),
-                    **_problems(400, 409, 413, 415, 503),
+                    **_problems(400, 401, 409, 413, 415, 429, 503),
                 },
             },
             "get": {
@@ -86,7 +104,7 @@ def _all_jobs() -> JSON:
                 ],
                 "responses": {
                     "200": _json("A page", _list_of("Job", next={"type": ["string", "null"]})),
-                    **_problems(400, 503),
+                    **_problems(400, 401, 503),
                 },
             },
         },
@@ -100,17 +118,19 @@ def _one_job() -> JSON:
             "parameters": [job_id],
             "get": {
                 "summary": "The job as it stands",
-                "responses": {"200": _json("The job", _ref("Job")), **_problems(404, 503)},
+                "security": _READABLE_BY_TOKEN,
+                "responses": {"200": _json("The job", _ref("Job")), **_problems(401, 403, 404, 503)},
             },
             "delete": {
                 "summary": "Cancel it if it is open, and erase everything of it",
-                "responses": {"204": {"description": "Erased"}, **_problems(404, 503)},
+                "responses": {"204": {"description": "Erased"}, **_problems(401, 403, 404, 503)},
             },
         },
         "/v1/jobs/{job_id}/events": {
             "parameters": [job_id],
             "get": {
                 "summary": "Follow the event log from a cursor",
+                "security": _READABLE_BY_TOKEN,
                 "parameters": [
                     _header("Last-Event-ID", "The id of the last event taken in; none: from the first event"),
                     _query("last_event_id", {"type": "string"}),
@@ -120,7 +140,7 @@ def _one_job() -> JSON:
                 "responses": {
                     "200": _events("The events after the cursor, then live ones"),
                     "204": {"description": "The cursor is the terminal event's id: there is nothing more"},
-                    **_problems(400, 404),
+                    **_problems(400, 401, 403, 404),
                 },
             },
         },
@@ -131,23 +151,36 @@ def _one_job() -> JSON:
                 "responses": {
                     "200": _json("It has ended", _ref("Job")),
                     "202": _json("Its worker was told", _ref("Job")),
-                    **_problems(404, 503),
+                    **_problems(401, 403, 404, 503),
                 },
             },
         },
+        "/v1/jobs/{job_id}/token": {"parameters": [job_id], "post": _token()},
     }
 
 
-def _deployment() -> JSON:
+def _token() -> JSON:
+    properties = {"token": {"type": "string"}, "expires_at": {"type": "integer"}, "events_url": {"type": "string"}}
     return {
-        "/v1/models": {"get": {"summary": "Models", "responses": {"200": _json("Models", {"type": "object"})}}},
-        "/v1/workers": {
-            "get": {"summary": "Live workers", "responses": {"200": _json("Workers", _list_of("WorkerInfo")), **_problems(503)}}
+        "summary": "A signed token with which a browser reads this job, and does nothing else",
+        "requestBody": {"content": {"application/json": {"schema": _ref("TokenRequest")}}},
+        "responses": {
+            "201": _json("The token, when it ends (Unix seconds), and the URL for an EventSource",
+                         {"type": "object", "properties": properties, "required": list(properties)}),
+            **_problems(400, 401, 403, 404, 415, 503),
         },
-        "/healthz": {
-            "get": {"summary": "Route here?", "responses": {"200": _json("Yes", {"type": "object"}), **_problems(503)}}
-        },
-        "/readyz": {"get": {"summary": "All up?", "responses": {"200": _json("Yes", {"type": "object"}), **_problems(503)}}},
+    }  # fmt: skip
+
+
+def _deployment() -> JSON:
+    yes, anybody = {"200": _json("Yes", {"type": "object"}), **_problems(503)}, list[JSON]()
+    models = {"200": _json("Models", {"type": "object"}), **_problems(401, 403)}
+    workers = {"200": _json("Workers", _list_of("WorkerInfo")), **_problems(401, 403, 503)}
+    return {
+        "/v1/models": {"get": {"summary": "Models", "responses": models}},
+        "/v1/workers": {"get": {"summary": "Live workers", "responses": workers}},
+        "/healthz": {"get": {"summary": "Route here?", "security": anybody, "responses": yes}},
+        "/readyz": {"get": {"summary": "All up?", "security": anybody, "responses": yes}},
     }
 
 

@@ -14,7 +14,9 @@ from shared.errors import (
     JobNotFound,
     LasteventError,
     QueueFull,
+    RateLimited,
     RedisUnavailable,
+    TooManyJobs,
     Unavailable,
 )
 
@@ -31,13 +33,29 @@ class UnsupportedMediaType(LasteventError):
     code = "unsupported_media_type"
 
 
+class Unauthorized(LasteventError):
+    """The call shows no key, or none of this server's."""
+
+    code = "unauthorized"
+
+
+class Forbidden(LasteventError):
+    """The stream token that the call shows is ours, and is not for this."""
+
+    code = "forbidden"
+
+
 STATUS_OF: Final[dict[type[LasteventError], int]] = {
     InvalidRequest: 400,
     BadCursor: 400,
+    Unauthorized: 401,
+    Forbidden: 403,
     JobNotFound: 404,
     IdempotencyConflict: 409,
     BodyTooLarge: 413,
     UnsupportedMediaType: 415,
+    RateLimited: 429,
+    TooManyJobs: 429,
     Unavailable: 503,
     QueueFull: 503,
     RedisUnavailable: 503,
@@ -45,12 +63,15 @@ STATUS_OF: Final[dict[type[LasteventError], int]] = {
 
 _TITLES: Final = {
     400: "The request is not valid",
+    401: "A key is needed",
+    403: "Not for this token",
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict",
     413: "The body is too large",
     415: "Not a media type that is understood here",
     421: "Not a name of this server",
+    429: "Too much for now",
     500: "A fault of the server",
     503: "Not available now",
 }
@@ -72,7 +93,11 @@ def problem(status: int, code: str, detail: str, headers: dict[str, str] | None 
 def from_error(error: LasteventError) -> Response:
     """The answer for an error of ours."""
     status = next((STATUS_OF[kind] for kind in type(error).__mro__ if kind in STATUS_OF), 500)
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Unavailable) else None
+    headers = None
+    if isinstance(error, Unavailable):
+        headers = {"Retry-After": str(error.retry_after_s)}
+    elif isinstance(error, Unauthorized):
+        headers = {"WWW-Authenticate": "Bearer"}
     if isinstance(error, InvalidRequest) and error.problems:
         errors = [{"field": p.field, "message": p.message} for p in error.problems]
         return problem(status, error.code, str(error), headers, errors=errors)

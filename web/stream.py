@@ -12,7 +12,8 @@ from starlette.types import Receive, Scope, Send
 from shared.errors import FieldProblem, InvalidRequest, JobNotFound, RedisUnavailable
 from shared.ids import START, EventId
 from shared.redis_client import UNREACHABLE
-from web.context import Context, context_of
+from shared.settings import Settings
+from web.context import Context, context_of, tenant_of
 from web.sse import HEARTBEAT, HEARTBEAT_EVENT, REWIND, reconnect, retry_line
 from web.subscriber import State, Subscriber
 
@@ -41,11 +42,11 @@ async def open_stream(request: Request, job_id: str, cursor: EventId, options: "
     """The answer for a reader at `cursor` (protocol 4, rules 1 to 3). Raises JobNotFound."""
     context = context_of(request)
     if context.hub.draining:
-        return _come_back(context, "draining", headers)
+        return come_back(context.settings, "draining", headers)
     try:
-        place = await context.log.place(job_id, cursor)
+        place = await context.log.place(job_id, cursor, tenant_of(request))
     except UNREACHABLE:
-        return _come_back(context, "redis is away", headers)
+        return come_back(context.settings, "redis is away", headers)
     if place is None:
         raise JobNotFound(job_id)
     if place.ended and cursor == place.last:
@@ -144,12 +145,11 @@ def _abort_of(scope: Scope) -> Callable[[], None]:
     return abort
 
 
-def _come_back(context: Context, reason: str, headers: dict[str, str]) -> Response:
+def come_back(settings: Settings, reason: str, headers: dict[str, str] | None = None) -> Response:
     """200 and `reconnect`: any other status would be final for a native EventSource (protocol 4.3)."""
-    settings = context.settings
     body = retry_line(settings.retry_min_ms, settings.retry_max_ms) + reconnect(reason)
     # Not as media_type, to which Starlette adds a charset.
-    all_headers = {**_HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no", **headers}
+    all_headers = {**_HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no", **(headers or {})}
     return Response(body, headers=all_headers)
 
 

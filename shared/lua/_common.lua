@@ -15,6 +15,7 @@
 --   upstream  the response that the newest attempt reads at a provider's, where that goes on by itself: `<model> <id>`
 --   replid    the primary that took the submit, then the one that granted the last claim
 --   lane      where its queue entry is
+--   tenant    whose job it is; absent for one that was submitted without a key
 --   created_ms, started_at, finished_at
 --
 -- A push is one PUBLISH on the log's name: a header line, "<cursor before> <cursor after> <n> <.|!>", then n ready-made
@@ -77,6 +78,8 @@ end
 -- The final status, with every key of the job cut to the retention and its queue entry gone. The caller wrote the terminal
 -- event in the same script.
 local function close(record, log, job_id, lane, status, retention_s)
+  local tenant = redis.call('HGET', record, 'tenant')
+  if tenant then redis.call('ZREM', 'lastevent:active:' .. tenant, job_id) end
   redis.call('HSET', record, 'status', status, 'finished_at', string.format('%.3f', now_ms() / 1000))
   redis.call('HDEL', record, 'owner', 'handover', 'cancel', 'fallback', 'before', 'upstream')
   redis.call('EXPIRE', record, retention_s)

@@ -108,7 +108,7 @@ def _default(info: FieldInfo) -> str:
         value: Any = info.get_default(call_default_factory=True, validated_data={})
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
-    if value is None or value in ("", {}):
+    if value is None or value in ("", {}, ()):
         return "none"
     if isinstance(value, bool):
         return f"`{int(value)}`"

@@ -42,6 +42,7 @@ NOT_RUN: Final = {
     "minutes": "takes minutes; its own tests run it in short",
     "redis": "changes a Redis of yours, or starts one",
     "settings": "a setting in its place, and nothing else",
+    "keys": "serves other machines, with a key that is not known before; tests/guide/test_11_keys_and_tenants.py does it",
     "server": "another server's command",
 }
 """Why a block is not run."""

@@ -20,7 +20,7 @@ from shared.errors import ConfigurationError
 from shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("up", "demo", "doctor", "ask", "jobs", "watch", "cancel", "delete", "bench", "web", "worker", "prepare")
+COMMANDS = ("up", "demo", "doctor", "ask", "jobs", "watch", "cancel", "delete", "bench", "web", "worker", "prepare", "keys")
 
 
 def lastevent(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
@@ -136,6 +136,12 @@ def test_an_unknown_lane_is_one_line() -> None:
 def test_a_host_that_others_reach_is_one_line() -> None:
     assert_one_line(lastevent("up", "--host", "0.0.0.0"), r"host 0\.0\.0\.0 can be reached")
     assert_one_line(lastevent("web", "--host", "0.0.0.0"), r"host 0\.0\.0\.0 can be reached")
+
+
+def test_a_key_in_the_place_of_its_digest_is_one_line_that_does_not_show_it() -> None:
+    result = lastevent("web", LASTEVENT_API_KEYS="web:le_secretsecret")
+    assert_one_line(result, "LASTEVENT_API_KEYS: entry 1 holds the key itself; it must be name:sha256")
+    assert "le_secret" not in result.stderr
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

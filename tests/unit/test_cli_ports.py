@@ -10,6 +10,8 @@ import pytest
 from cli.ports import base_url, check_exposure, claim_port
 from shared.errors import ConfigurationError
 from shared.settings import Settings
+from tests.support.tenants import API_KEYS
+from web.main import check_host
 
 
 @pytest.fixture
@@ -21,16 +23,22 @@ def listener() -> Iterator[socket.socket]:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1"])
 def test_loopback_needs_no_permission(host: str) -> None:
     check_exposure(Settings(host=host))
+    check_host(Settings(host=host))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
 def test_anything_else_is_refused_and_the_line_says_why_and_how(host: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"can be reached from other machines.*LASTEVENT_ALLOW_REMOTE=1"):
+    line = r"can be reached from other machines.*`lastevent keys new NAME`.*LASTEVENT_API_KEYS.*LASTEVENT_ALLOW_REMOTE=1"
+    with pytest.raises(ConfigurationError, match=line):
         check_exposure(Settings(host=host))
+    with pytest.raises(ConfigurationError, match=r"`lastevent keys new NAME`.*LASTEVENT_API_KEYS.*LASTEVENT_ALLOW_REMOTE=1"):
+        check_host(Settings(host=host))
 
 
-def test_unless_it_is_wanted() -> None:
-    check_exposure(Settings(host="0.0.0.0", allow_remote=True))
+@pytest.mark.parametrize("settings", [Settings(host="0.0.0.0", allow_remote=True), Settings(host="::", api_keys=API_KEYS)])
+def test_unless_there_are_keys_or_it_is_wanted_without(settings: Settings) -> None:
+    check_exposure(settings)
+    check_host(settings)
 
 
 def test_a_host_without_an_address_is_one_line() -> None:

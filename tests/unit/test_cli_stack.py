@@ -10,6 +10,7 @@ from cli.stack import DRAIN_S, WEB_DRAIN_S, Stack, first
 from cli.supervisor import KILL_AFTER_S, STAGE_ENDS_S
 from shared.errors import ConfigurationError
 from shared.settings import Settings
+from tests.support.tenants import API_KEYS
 
 
 async def test_the_local_lane_without_its_extra_is_one_line_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,11 +38,13 @@ async def test_children_get_addresses_and_drains_from_the_stack_and_the_rest_fro
 ) -> None:
     monkeypatch.setenv("LASTEVENT_LEASE_S", "2")
     monkeypatch.setenv("LASTEVENT_DRAIN_S", "60")
-    stack = Stack(Settings(drain_s=60, web_drain_s=0.5), {"local": 2}, lambda _name, _line: None)
+    monkeypatch.setenv("LASTEVENT_API_KEYS", API_KEYS[0].entry)  # of the user's, which the demo takes none of
+    stack = Stack(Settings(drain_s=60, web_drain_s=0.5, api_keys=()), {"local": 2}, lambda _name, _line: None)
     env = stack._environment("unix:///tmp/redis.sock", 1234)
     assert env["LASTEVENT_REDIS_URL"] == "unix:///tmp/redis.sock"
     assert env["LASTEVENT_PORT"] == "1234"
     assert env["LASTEVENT_LANES"] == "local"
+    assert env["LASTEVENT_API_KEYS"] == ""
     assert env["LASTEVENT_LEASE_S"] == "2"
     assert float(env["LASTEVENT_DRAIN_S"]) == DRAIN_S, "a longer one would not fit into a stop of 10 s"
     assert float(env["LASTEVENT_WEB_DRAIN_S"]) == 0.5, "a shorter one is the user's wish"

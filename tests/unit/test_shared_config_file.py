@@ -87,6 +87,7 @@ def test_every_kind_of_setting_can_stand_in_it() -> None:
         openai_base_url = "http://llm:8000/v1"
         redis_url = "redis://redis:6379/0"
         log_level = "debug"
+        api_keys = ["web:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]
         [local_models]
         mine = "/models/mine"
         [providers.vllm]
@@ -98,6 +99,7 @@ def test_every_kind_of_setting_can_stand_in_it() -> None:
     assert (settings.openai_base_url, settings.local_models) == ("http://llm:8000/v1", {"mine": "/models/mine"})
     assert settings.redis_url.get_secret_value() == "redis://redis:6379/0"
     assert settings.providers["vllm"].kind == "openai"
+    assert [key.name for key in settings.api_keys] == ["web"]
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ def test_the_defaults_hold_together() -> None:
         ("LASTEVENT_ANTHROPIC_BASE_URL", "http://llm:8000", "anthropic_base_url", "http://llm:8000"),
         ("OLLAMA_HOST", "llm:1", "ollama_host", "llm:1"),
         ("LASTEVENT_OLLAMA_HOST", "llm:1", "ollama_host", "llm:1"),
+        ("LASTEVENT_API_KEYS", "", "api_keys", ()),
+        ("LASTEVENT_CORS_ORIGINS", "https://a.b , http://[::1]:80", "cors_origins", ("https://a.b", "http://[::1]:80")),
         ("LASTEVENT_LOCAL_MODELS", '{"mine":"/models/mine"}', "local_models", {"mine": "/models/mine"}),
         ("LASTEVENT_LOG_JSON", "true", "log_json", True),
         ("OPENAI_BASE_URL", "http://llm:8000/v1", "openai_base_url", "http://llm:8000/v1"),
@@ -68,9 +70,32 @@ def test_a_redis_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SECRET not in repr(load_settings())
 
 
+def test_keys_and_what_signs_tokens_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    digest, secret = "ab" * 32, "cd" * 16
+    monkeypatch.setenv("LASTEVENT_API_KEYS", f"web:{digest}, batch:{'0' * 64}")
+    monkeypatch.setenv("LASTEVENT_TOKEN_SECRET", secret)
+    settings = load_settings()
+    assert [key.name for key in settings.api_keys] == ["web", "batch"]
+    shown = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert digest not in shown
+    assert secret not in shown
+
+
+def test_a_token_outlives_the_job_and_what_its_readers_have_left_to_read() -> None:
+    settings = load_settings()
+    assert settings.token_ttl_s > settings.queue_timeout_s + settings.total_timeout_s + settings.retention_s
+
+
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
+        ("LASTEVENT_API_KEYS", f"web:{'a' * 64},web", "LASTEVENT_API_KEYS: entry 2 must be name:sha256"),
+        ("LASTEVENT_TOKEN_SECRET", "short", "LASTEVENT_TOKEN_SECRET: must have 32 characters or more"),
+        ("LASTEVENT_TOKEN_SECRET", f"{'a' * 32},short", "LASTEVENT_TOKEN_SECRET: must have 32 characters or more"),
+        ("LASTEVENT_CORS_ORIGINS", "*", "LASTEVENT_CORS_ORIGINS: entry 1 must be an origin as browsers send it"),
+        ("LASTEVENT_CORS_ORIGINS", "https://a.b,https://a.b/", "LASTEVENT_CORS_ORIGINS: entry 2 must be an origin"),
+        ("LASTEVENT_CORS_ORIGINS", "https://A.b", "LASTEVENT_CORS_ORIGINS: entry 1 must be an origin"),
+        ("LASTEVENT_CORS_ORIGINS", "app.example.com", "LASTEVENT_CORS_ORIGINS: entry 1 must be an origin"),
         ("LASTEVENT_PORT", "abc", "LASTEVENT_PORT: "),
         ("LASTEVENT_PORT", "70000", "LASTEVENT_PORT: "),
         ("LASTEVENT_LEASE_S", "0", "LASTEVENT_LEASE_S: "),

@@ -40,6 +40,26 @@ def test_every_reference_resolves(document: dict[str, Any]) -> None:
     assert {reference.removeprefix("#/components/schemas/") for reference in references} <= names
 
 
+def test_it_says_which_calls_a_key_or_a_token_opens(document: dict[str, Any]) -> None:
+    """As web/auth.py has it; tests/integration/test_web_auth.py tries each."""
+    own = {
+        (path, method): [name for choice in call["security"] for name in choice]
+        for path, calls in document["paths"].items()
+        for method, call in calls.items()
+        if method != "parameters" and "security" in call
+    }
+    everything = ["bearer", "header", "token"]
+
+    assert own == {
+        ("/v1/jobs/{job_id}", "get"): everything,
+        ("/v1/jobs/{job_id}/events", "get"): everything,
+        ("/healthz", "get"): [],
+        ("/readyz", "get"): [],
+    }
+    assert document["security"] == [{"bearer": []}, {"header": []}]
+    assert set(document["components"]["securitySchemes"]) == set(everything)
+
+
 def test_a_jobs_timing_is_described_with_its_units(document: dict[str, Any]) -> None:
     timing = document["components"]["schemas"]["Timing"]
     assert set(timing["properties"]) == {

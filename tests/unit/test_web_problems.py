@@ -17,10 +17,12 @@ from shared.errors import (
     LasteventError,
     LogRefused,
     QueueFull,
+    RateLimited,
     RedisUnavailable,
+    TooManyJobs,
     Unavailable,
 )
-from web.problems import STATUS_OF, BodyTooLarge, from_error, on_bug, on_http_exception, on_redis_away
+from web.problems import STATUS_OF, BodyTooLarge, Forbidden, Unauthorized, from_error, on_bug, on_http_exception, on_redis_away
 
 REQUEST = Request({"type": "http", "method": "PUT", "path": "/v1/jobs", "headers": [], "query_string": b""})
 
@@ -30,9 +32,13 @@ REQUEST = Request({"type": "http", "method": "PUT", "path": "/v1/jobs", "headers
     [
         (InvalidRequest("no"), 400, "invalid_request"),
         (BadCursor("no"), 400, "bad_cursor"),
+        (Unauthorized("who?"), 401, "unauthorized"),
+        (Forbidden("not this"), 403, "forbidden"),
         (JobNotFound("job_x"), 404, "job_not_found"),
         (IdempotencyConflict(), 409, "idempotency_conflict"),
         (BodyTooLarge("no"), 413, "body_too_large"),
+        (RateLimited("later"), 429, "rate_limited"),
+        (TooManyJobs("later"), 429, "too_many_jobs"),
         (Unavailable("later"), 503, "unavailable"),
         (QueueFull("later"), 503, "queue_full"),
         (RedisUnavailable("later"), 503, "redis_unavailable"),
@@ -55,6 +61,7 @@ def test_fields_are_named() -> None:
 
 def test_what_passes_says_when_to_come_again() -> None:
     assert from_error(Unavailable("later", retry_after_s=7)).headers["retry-after"] == "7"
+    assert from_error(RateLimited("later", retry_after_s=8)).headers["retry-after"] == "8"
     assert "retry-after" not in from_error(JobNotFound("x")).headers
 
 
