@@ -10,6 +10,7 @@ lastevent:signal:{worker}    list     cancel, delete, the worker    60 s; popped
 lastevent:worker:{worker}    string   the worker                    its lease, renewed
 lastevent:reaper:{lane}      string   the reaper on duty            its round
 lastevent:abandoned:{lane}   list     claim, again, move, endings   1 h; popped by a worker of the lane
+lastevent:operations:{step}  hash     the workers, endings          20 min
 arq:job:{id}                 string   submit                        with the record; deleted at the end
 arq:in-progress:{id}         string   take, renew                   the lease; value: the lease's token
 arq:retry:{id}               string   arq                           24 h; deleted at the end
@@ -81,6 +82,11 @@ def reaper(lane: str) -> str:
 def abandoned(lane: str) -> str:
     """Responses that go on at a provider's and that nobody reads any more."""
     return f"{PREFIX}abandoned:{lane}"
+
+
+def operations(step: int | str) -> str:
+    """What was counted in 15 s; `step` is their beginning, Unix seconds."""
+    return f"{PREFIX}operations:{step}"
 
 
 def worker(worker_id: str) -> str:
