@@ -46,8 +46,11 @@ class JobQueue:
         self._redis = redis
         self._settings = settings
 
-    async def submit(self, request: JobRequest, model: Model, *, idempotency_key: str | None = None) -> Submitted:
-        """Stores the job, opens its log with `queued`, queues it and wakes a worker, in one step.
+    async def submit(
+        self, request: JobRequest, model: Model, *, idempotency_key: str | None = None, request_id: str = ""
+    ) -> Submitted:
+        """Stores the job, opens its log with `queued`, queues it and wakes a worker, in one step. `request_id` is what the
+        call is known by, in the logs of whoever runs the job and at its provider.
 
         Raises:
             IdempotencyConflict: the key came before with another body.
@@ -68,7 +71,7 @@ class JobQueue:
             keys.JOBS,
             keys.wake(model.lane),
         ]
-        args = self._submit_args(job_id, model, stored, digest, now, idem)
+        args = self._submit_args(job_id, model, stored, digest, now, idem, request_id)
         try:
             answer = await self._store([*names, *([idem] if idem else [])], args)
         except OutOfMemoryError:
@@ -133,7 +136,9 @@ class JobQueue:
             raise JobNotFound(job_id)
         return str(answer.decode())
 
-    def _submit_args(self, job_id: JobId, model: Model, stored: bytes, digest: str, now: float, idem: str | None) -> list[Arg]:
+    def _submit_args(
+        self, job_id: JobId, model: Model, stored: bytes, digest: str, now: float, idem: str | None, request_id: str
+    ) -> list[Arg]:
         s = self._settings
         created_ms = int(now * 1000)
         created_at = f"{now:.6f}"
@@ -154,4 +159,5 @@ class JobQueue:
             s.idempotency_s,
             *record,
             *(["idem", idem] if idem else []),
+            *(["request_id", request_id] if request_id else []),
         ]
