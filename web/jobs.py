@@ -13,6 +13,7 @@ from shared.job_queue import Submitted
 from shared.job_store import PAGE_DEFAULT, PAGE_MOST
 from shared.models import check_request
 from web.context import context_of
+from web.edge import note, request_id
 from web.problems import BodyTooLarge, UnsupportedMediaType
 from web.stream import Options, open_stream
 
@@ -31,7 +32,8 @@ async def submit(request: Request) -> Response:
     model = check_request(job_request, context.settings)
     key = _idempotency_key(request)
     options = Options.of(request) if _accepts_events(request) else None  # a wrong one submits nothing
-    submitted = await context.queue.submit(job_request, model, idempotency_key=key)
+    submitted = await context.queue.submit(job_request, model, idempotency_key=key, request_id=request_id())
+    note(request.scope, job=submitted.job_id, model=model.id, replayed=submitted.replayed or None)
     if not submitted.replayed:
         context.metrics.submits.labels(model.provider).inc()
     headers = {"Location": f"/v1/jobs/{submitted.job_id}"}
@@ -62,6 +64,7 @@ async def cancel(request: Request) -> Response:
     """`POST /v1/jobs/{id}/cancel`: 200 when the job has ended, 202 while its worker is still to stop."""
     context, job_id = context_of(request), request.path_params["job_id"]
     answer = await context.queue.cancel(job_id)
+    context.metrics.cancels.labels(answer).inc()
     return json_response(await context.store.job(job_id), 202 if answer == "asked" else 200)
 
 

@@ -13,6 +13,7 @@ from shared.errors import FieldProblem, InvalidRequest, JobNotFound, RedisUnavai
 from shared.ids import START, EventId
 from shared.redis_client import UNREACHABLE
 from web.context import Context, context_of
+from web.edge import note
 from web.sse import HEARTBEAT, HEARTBEAT_EVENT, REWIND, reconnect, retry_line
 from web.subscriber import State, Subscriber
 
@@ -118,16 +119,18 @@ class EventStream(EventSourceResponse):
         )
         opening = retry_line(settings.retry_min_ms, settings.retry_max_ms)
         try:
+            hub.traffic.rewinds += self._rewind
             await subscriber.write_slowly(opening + REWIND if self._rewind else opening, loop.time())
             try:
                 await hub.follow(subscriber, ended=self._ended)
             except RedisUnavailable:
                 if subscriber.state is not State.ENDED:
-                    subscriber.end(reconnect("redis is away"), loop.time())
+                    hub.send_away(subscriber, "redis is away")
             while (await receive())["type"] != "http.disconnect":
                 pass
         finally:
             hub.leave(subscriber)
+            note(scope, frames=subscriber.frames, at=str(subscriber.cursor), why=subscriber.why)
 
 
 def _abort_of(scope: Scope) -> Callable[[], None]:
@@ -147,6 +150,7 @@ def _abort_of(scope: Scope) -> Callable[[], None]:
 def _come_back(context: Context, reason: str, headers: dict[str, str]) -> Response:
     """200 and `reconnect`: any other status would be final for a native EventSource (protocol 4.3)."""
     settings = context.settings
+    context.hub.traffic.reconnects[reason] += 1
     body = retry_line(settings.retry_min_ms, settings.retry_max_ms) + reconnect(reason)
     # Not as media_type, to which Starlette adds a charset.
     all_headers = {**_HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no", **headers}
