@@ -66,9 +66,10 @@ class Stack:
         redis_url = await self._start_redis()
         env = self._environment(redis_url, port)
         self.supervisor.start(ChildSpec("web", _command("web"), env, _FIRST))
-        for lane, count in self._workers.items():
-            for i in range(1, count + 1):
-                self.supervisor.start(ChildSpec(f"{lane}-{i}", _command("worker", "--lane", lane), env, _SECOND))
+        workers = [(lane, i) for lane, count in self._workers.items() for i in range(1, count + 1)]
+        for n, (lane, i) in enumerate(workers):
+            own = {**env, "LASTEVENT_WORKER_METRICS_PORT": str(self._metrics_port(n))}
+            self.supervisor.start(ChildSpec(f"{lane}-{i}", _command("worker", "--lane", lane), own, _SECOND))
         await first(self._wait_ready(), self.supervisor.fatal())
         self.supervisor.mark_ready()
 
@@ -114,6 +115,11 @@ class Stack:
             "LASTEVENT_WEB_DRAIN_S": str(min(self._settings.web_drain_s, WEB_DRAIN_S)),
             "PYTHONUNBUFFERED": "1",
         }
+
+    def _metrics_port(self, n: int) -> int:
+        """That of the n-th worker: they share this machine's ports. A free one is told in its log."""
+        port = self._settings.worker_metrics_port
+        return port + n if port else 0
 
     async def _wait_ready(self) -> None:
         import httpx2  # a tenth of a second that `lastevent --help` need not pay

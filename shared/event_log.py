@@ -4,6 +4,7 @@ Reading is for everyone. Writing goes through the scripts in `lua/`, which check
 superseded worker offers is refused and reaches no reader (protocol P5).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
@@ -17,6 +18,7 @@ from shared.events import (
     AnyEvent,
     Cancelled,
     Done,
+    Error,
     StartReason,
     Terminal,
     from_fields,
@@ -134,6 +136,8 @@ class EventLog:
     def __init__(self, redis: Redis, settings: Settings) -> None:
         self._redis = redis
         self._settings = settings
+        self.closed: Counter[tuple[Status, str]] = Counter()
+        """Jobs that this process ended from outside, by status and, of errors, code."""
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -336,6 +340,8 @@ class EventLog:
                 str(seen) if seen else "",
             ],
         )
+        if answer[0] == b"ok":
+            self.closed[final_status(event), event.code if isinstance(event, Error) else ""] += 1
         return str(answer[0].decode())
 
 

@@ -61,9 +61,10 @@ class JobQueue:
         self._settings = settings
 
     async def submit(
-        self, request: JobRequest, model: Model, *, tenant: str = "", idempotency_key: str | None = None
+        self, request: JobRequest, model: Model, *, tenant: str = "", idempotency_key: str | None = None, request_id: str = ""
     ) -> Submitted:
-        """Stores the job, opens its log with `queued`, queues it and wakes a worker, in one step.
+        """Stores the job, opens its log with `queued`, queues it and wakes a worker, in one step. `request_id` is what the
+        call is known by, in the logs of whoever runs the job and at its provider.
 
         Raises:
             IdempotencyConflict: the tenant sent the key before, with another body.
@@ -85,7 +86,7 @@ class JobQueue:
             keys.jobs_of(tenant),
             keys.wake(model.lane),
         ]
-        args = self._submit_args(job_id, model, stored, digest, now, idem, tenant)
+        args = self._submit_args(job_id, model, stored, digest, now, idem, tenant, request_id)
         try:
             answer = await self._store([*names, *([idem] if idem else [])], args)
         except OutOfMemoryError:
@@ -168,7 +169,15 @@ class JobQueue:
         )
 
     def _submit_args(
-        self, job_id: JobId, model: Model, stored: bytes, digest: str, now: float, idem: str | None, tenant: str
+        self,
+        job_id: JobId,
+        model: Model,
+        stored: bytes,
+        digest: str,
+        now: float,
+        idem: str | None,
+        tenant: str,
+        request_id: str,
     ) -> list[Arg]:
         s = self._settings
         created_ms = int(now * 1000)
@@ -195,4 +204,5 @@ class JobQueue:
             *record,
             *(["tenant", tenant] if tenant else []),
             *(["idem", idem] if idem else []),
+            *(["request_id", request_id] if request_id else []),
         ]

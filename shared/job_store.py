@@ -50,6 +50,8 @@ class Record(msgspec.Struct, frozen=True):
     """How the worker of its newest claim has it, or had it when it died; None: it runs among others."""
     upstream: KeptUpstream | None = None
     """What the newest attempt reads, or read, at a provider's, where that goes on by itself."""
+    request_id: str = ""
+    """What the call that submitted it is known by, in logs and at the provider; empty where an older release took it."""
 
     def request(self) -> JobRequest:
         """The request as it was accepted; it was validated then, and a newer release still reads it."""
@@ -231,4 +233,5 @@ def _parse_record(job_id: str, raw: Mapping[bytes, bytes]) -> Record:
         lost_alone=int(raw.get(b"lost_alone", 0)),
         solitude=cast(Solitude, raw[b"solitude"].decode()) if b"solitude" in raw else None,
         upstream=KeptUpstream.parse(raw[b"upstream"]) if b"upstream" in raw else None,
+        request_id=raw.get(b"request_id", b"").decode(),
     )

@@ -13,6 +13,7 @@ lastevent:abandoned:{lane}   list     claim, again, move, endings   1 h; popped 
 lastevent:jobs:{tenant}      zset     submit, delete                open TTL + retention after the last submit; as jobs, below
 lastevent:active:{tenant}    zset     submit, end                   the same; a member an open job; score: created, Unix ms
 lastevent:rate:{tenant}      string   submit                        once the tenant may submit as much at once as ever
+lastevent:operations:{step}  hash     the workers, endings          20 min
 arq:job:{id}                 string   submit                        with the record; deleted at the end
 arq:in-progress:{id}         string   take, renew                   the lease; value: the lease's token
 arq:retry:{id}               string   arq                           24 h; deleted at the end
@@ -100,6 +101,11 @@ def reaper(lane: str) -> str:
 def abandoned(lane: str) -> str:
     """Responses that go on at a provider's and that nobody reads any more."""
     return f"{PREFIX}abandoned:{lane}"
+
+
+def operations(step: int | str) -> str:
+    """What was counted in 15 s; `step` is their beginning, Unix seconds."""
+    return f"{PREFIX}operations:{step}"
 
 
 def worker(worker_id: str) -> str:

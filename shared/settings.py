@@ -134,6 +134,13 @@ class Settings(BaseSettings):
     writer_patience_s: float = Field(30.0, gt=0, le=3600)
     """How long a provider is read no further before its attempt ends as `internal`; what was generated until then stands."""
 
+    # --- what watches ------------------------------------------------------------------------------------------------
+    worker_metrics_port: int | None = Field(None, ge=0, le=65_535)
+    """Where each worker serves `/metrics`; 0 picks a free port, and the worker's log says which; none: nowhere. `lastevent up`
+    gives its workers this port and the next ones, else free ones. A web process serves its own on the port that it has."""
+    worker_metrics_host: str = "127.0.0.1"
+    """The address for it. There is no key: in a container, whose port is published to nobody, 0.0.0.0."""
+
     # --- the web tier ------------------------------------------------------------------------------------------------
     host: str = "127.0.0.1"
     """Loopback, unless there are `api_keys`: anyone who reaches the port could spend money."""

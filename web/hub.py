@@ -18,7 +18,6 @@ from typing import Final
 
 import structlog
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from shared import keys
@@ -27,12 +26,14 @@ from shared.event_log import PAGE, Entry, EventLog
 from shared.events import to_data
 from shared.ids import START, EventId
 from shared.push import Push, parse_push
-from shared.redis_client import UNREACHABLE, make_push_connection
+from shared.redis_client import UNREACHABLE
 from shared.settings import Settings
-from web.replay import at_once, outran, send_page
-from web.sse import REWIND, Frame, merged, reconnect, split_frames
+from web.push_connection import PushConnection
+from web.replay import at_once, joined, outran, send_page
+from web.sse import REWIND, Frame, reconnect, split_frames
 from web.subscriber import State, Subscriber
 from web.tail import Tail
+from web.traffic import Traffic
 
 log = structlog.get_logger()
 
@@ -48,14 +49,14 @@ class Hub:
         self._confirmed: dict[str, asyncio.Future[None]] = {}
         self._fresh: dict[Tail, list[Push]] = {}
         self._delivery_is_due = False
-        self._connection: AbstractConnection | None = None
-        self._heard_at = 0.0
         self._draining = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscribers: set[Subscriber] = set()
         self._second_look: asyncio.Task[None] | None = None
-        self.deliveries = 0
-        """Writes of pushed frames to readers since the start."""
+        self._pushes = PushConnection(
+            redis, settings, self._take, lambda: map(keys.log, self._tails), lambda: self._spawn(self._check_logs())
+        )
+        self.traffic = Traffic()
 
     # --- readers -----------------------------------------------------------------------------------------------------
 
@@ -66,6 +67,11 @@ class Hub:
     def followed(self) -> int:
         """Jobs with at least one reader."""
         return len(self._tails)
+
+    @property
+    def frames(self) -> int:
+        """Sent to all readers since the start."""
+        return self.traffic.frames + sum(subscriber.frames for subscriber in list(self._subscribers))
 
     @property
     def draining(self) -> bool:
@@ -83,7 +89,7 @@ class Hub:
         if ended:
             await self._replay(subscriber, Tail(subscriber.job_id, 0))
             if subscriber.state is State.LIVE:  # expired or erased since: nothing would ever come
-                subscriber.end(reconnect("the log is gone"), asyncio.get_running_loop().time())
+                self.send_away(subscriber, "the log is gone")
             return
         tail = self._tails.get(subscriber.job_id)
         if tail is not None:
@@ -105,6 +111,7 @@ class Hub:
         """The reader is gone; a job that nobody follows any more is unsubscribed."""
         subscriber.state = State.ENDED
         self._subscribers.discard(subscriber)
+        self.traffic.frames += subscriber.frames
         if subscriber.task is not None:
             subscriber.task.cancel()
         tail = self._tails.get(subscriber.job_id)
@@ -117,28 +124,38 @@ class Hub:
             self._spawn(self._unsubscribe(subscriber.job_id))
 
     def drain(self, reason: str = "draining") -> None:
-        """Sends every reader away to come back elsewhere (protocol 4.7)."""
+        """Sends every reader away to come back elsewhere (protocol 4.7); to one that reads nothing, nothing can be said."""
         self._draining = True
-        now = asyncio.get_running_loop().time()
         for subscriber in list(self._subscribers):
             if subscriber.state is not State.ENDED and subscriber.blocked_since is None:
-                subscriber.end(reconnect(reason), now)
+                self.send_away(subscriber, reason)
+        asyncio.get_running_loop().call_later(self._settings.web_drain_s, self._cut_off)
+
+    def send_away(self, subscriber: Subscriber, reason: str) -> None:
+        """Tells a reader to come back, and ends its response."""
+        self.traffic.reconnects[reason] += 1
+        subscriber.end(reconnect(reason), asyncio.get_running_loop().time(), reason)
+
+    def _cut_off(self) -> None:
+        """The drain is over. A request that were cancelled instead would be a fault of ours in the server's eyes."""
+        for subscriber in list(self._subscribers):
+            subscriber.fail("draining")
 
     def resume(self, subscriber: Subscriber) -> None:
         """A blocked reader takes data again: from the tail if its place is still there, else from the log."""
         if subscriber.state is State.LIVE:
             if self._draining:
-                subscriber.end(reconnect("draining"), asyncio.get_running_loop().time())
+                self.send_away(subscriber, "draining")
             elif (tail := self._tails.get(subscriber.job_id)) is not None:
                 self._catch_up(subscriber, tail)
 
-    # --- the push connection -----------------------------------------------------------------------------------------
+    # --- pushes ------------------------------------------------------------------------------------------------------
 
     async def run_forever(self) -> None:
-        """Reads pushes until cancelled; connects again, with every followed channel, when the connection breaks."""
+        """Takes pushes until cancelled, and looks after the readers."""
         try:
             async with asyncio.TaskGroup() as chores:
-                chores.create_task(self._listen_forever())
+                chores.create_task(self._pushes.listen_forever())
                 chores.create_task(self._tick_forever())
                 chores.create_task(self._check_forever())
         finally:
@@ -146,31 +163,7 @@ class Hub:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _listen_forever(self) -> None:
-        away = False
-        while True:
-            connection = make_push_connection(self._redis)
-            try:
-                await connection.connect()  # type: ignore[no-untyped-call]
-                self._connection = connection
-                self._heard_at = asyncio.get_running_loop().time()
-                await self._subscribe_again()
-                if away:
-                    log.info("pushes come again")
-                away = False
-                while True:
-                    self._take(await connection.read_response())
-            except (*UNREACHABLE, RedisError) as error:
-                if not away:
-                    log.warning("no pushes: Redis is away; readers wait", error=str(error))
-                away = True
-                await asyncio.sleep(0.2)
-            finally:
-                self._connection = None
-                await connection.disconnect(nowait=True)
-
     def _take(self, message: list[bytes]) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
         kind = message[0]
         if kind == b"message":
             tail = self._tails.get(message[1][len(keys.LOG_PREFIX) :].decode())
@@ -190,25 +183,11 @@ class Hub:
 
     async def _subscribe(self, tail: Tail) -> None:
         self._confirmed[tail.job_id] = asyncio.get_running_loop().create_future()
-        await self._command("SUBSCRIBE", keys.log(tail.job_id))
+        await self._pushes.command("SUBSCRIBE", keys.log(tail.job_id))
 
     async def _unsubscribe(self, job_id: str) -> None:
         if job_id not in self._tails:  # else somebody follows it again, and has subscribed since
-            await self._command("UNSUBSCRIBE", keys.log(job_id))
-
-    async def _subscribe_again(self) -> None:
-        if self._tails:
-            await self._command("SUBSCRIBE", *map(keys.log, self._tails))
-            self._spawn(self._check_logs())
-
-    async def _command(self, *words: str) -> None:
-        """Whatever is not sent now, because the connection is away, is made up for when it is back."""
-        connection = self._connection
-        if connection is not None and connection.is_connected:
-            try:
-                await connection.send_command(*words)
-            except UNREACHABLE as error:
-                log.debug("not sent to the push connection", command=words[0], error=str(error))
+            await self._pushes.command("UNSUBSCRIBE", keys.log(job_id))
 
     # --- delivery ----------------------------------------------------------------------------------------------------
 
@@ -217,15 +196,20 @@ class Hub:
         self._delivery_is_due = False
         fresh, self._fresh = self._fresh, {}
         now = asyncio.get_running_loop().time()
+        live, deliveries, size = State.LIVE, 0, 0
         for tail, pushes in fresh.items():
             before, after, terminal = pushes[0].before, pushes[-1].after, pushes[-1].terminal
-            whole = all(a.after == b.before for a, b in pairwise(pushes))
-            body = b"".join([push.frames for push in pushes])
+            whole, body, n, readers = True, pushes[0].frames, pushes[0].n, 0
+            if len(pushes) > 1:
+                whole = all(a.after == b.before for a, b in pairwise(pushes))
+                body, n = b"".join([push.frames for push in pushes]), sum([push.n for push in pushes])
             for subscriber in list(tail.subscribers):
-                if not subscriber.takes_pushes:
+                # `takes_pushes`, without the call: this is run for every event and reader.
+                if subscriber.state is not live or subscriber.blocked_since is not None:
                     continue
                 if whole and subscriber.cursor == before:
-                    self.deliveries += 1
+                    readers += 1
+                    subscriber.frames += n
                     subscriber.cursor = after
                     if terminal:
                         subscriber.end(body, now)
@@ -233,6 +217,10 @@ class Hub:
                         subscriber.write(body, now)
                 elif subscriber.cursor < after:
                     self._catch_up(subscriber, tail)
+            deliveries += readers
+            size += readers * len(body)
+        self.traffic.deliveries += deliveries
+        self.traffic.size += size
 
     def _catch_up(self, subscriber: Subscriber, tail: Tail) -> None:
         """Brings a live reader to the end of the tail in one write, or sends it to the log."""
@@ -241,10 +229,12 @@ class Hub:
             subscriber.state = State.REPLAYING
             self._spawn_replay(subscriber, tail)
         elif pushes:
-            body = b"".join([push.frames for push in pushes])
-            if subscriber.merge and len(pushes) > 1:
-                body = b"".join([f.encode() for f in merged(split_frames(body), self._settings.frame_limit)])
+            body, n = b"".join([push.frames for push in pushes]), sum([push.n for push in pushes])
+            if subscriber.merge and n > 1:
+                body, n = joined(split_frames(body), self._settings.frame_limit, self.traffic)
             subscriber.cursor = pushes[-1].after
+            subscriber.frames += n
+            self.traffic.size += len(body)
             now = asyncio.get_running_loop().time()
             if pushes[-1].terminal:
                 subscriber.end(body, now)
@@ -254,9 +244,10 @@ class Hub:
     async def _replay(self, subscriber: Subscriber, tail: Tail) -> None:
         """Sends history from the log until the reader has reached the tail, or the terminal event."""
         count = PAGE
+        self.traffic.replays += 1
         while subscriber.state is State.REPLAYING:
             if self._draining:
-                subscriber.end(reconnect("draining"), asyncio.get_running_loop().time())
+                self.send_away(subscriber, "draining")
                 return
             page, more = await self._read(subscriber, count)
             count = min(PAGE, 2 * max(1, len(page)))  # of what fitted, so that little is read in vain
@@ -264,15 +255,17 @@ class Hub:
                 return
             if page and outran(page[0].event, subscriber.cursor):
                 await subscriber.write_slowly(REWIND, asyncio.get_running_loop().time())
+                self.traffic.rewinds += 1
                 subscriber.cursor = START
                 continue
             if page and page[-1].event.terminal:
-                await send_page(subscriber, page[:-1], self._settings.frame_limit)
+                await send_page(subscriber, page[:-1], self._settings.frame_limit, self.traffic)
                 subscriber.cursor = page[-1].id
                 if subscriber.state is State.REPLAYING:
+                    subscriber.frames += 1
                     subscriber.end(Frame(page[-1].id, to_data(page[-1].event)).encode(), asyncio.get_running_loop().time())
                 return
-            await send_page(subscriber, page, self._settings.frame_limit)
+            await send_page(subscriber, page, self._settings.frame_limit, self.traffic)
             if more:
                 continue
             if not page and not self._joins(subscriber, tail):
@@ -317,30 +310,19 @@ class Hub:
             now = asyncio.get_running_loop().time()
             for subscriber in list(self._subscribers):
                 self._tick(subscriber, now)
-            await self._watch_connection(now)
+            await self._pushes.watch(now)
 
     def _tick(self, subscriber: Subscriber, now: float) -> None:
         if subscriber.blocked_since is not None:  # ENDED too: its last frames may be what does not get out
             if now - subscriber.blocked_since > self._settings.stalled_reader_s:
-                subscriber.abort()
+                self.traffic.stalled += 1
+                subscriber.fail("stalled")
         elif subscriber.state is State.ENDED:
             return
         elif now - subscriber.opened_at > self._settings.max_connection_s:
-            subscriber.end(reconnect("connection age"), now)
+            self.send_away(subscriber, "connection age")
         elif now - subscriber.last_sent >= self._settings.heartbeat_s - _TICK_S / 2:
             subscriber.write(subscriber.heartbeat, now)
-
-    async def _watch_connection(self, now: float) -> None:
-        """A frozen server says nothing and breaks nothing: ask it, and drop a connection that does not answer."""
-        silent_s = now - self._heard_at
-        if self._connection is None or silent_s < self._settings.log_check_s:
-            return
-        if silent_s > self._settings.log_check_s + self._settings.redis_timeout_s:
-            log.warning("the push connection is silent; connecting again", silent_s=round(silent_s, 1))
-            self._heard_at = now
-            await self._connection.disconnect(nowait=True)
-        else:
-            await self._command("PING")
 
     async def _check_forever(self) -> None:
         while True:
@@ -367,7 +349,7 @@ class Hub:
     def _compare(self, subscriber: Subscriber, tail: Tail, stood: EventId, last: EventId | None) -> None:
         now = asyncio.get_running_loop().time()
         if last is None:  # erased or expired, and its terminal event missed: the reader's return is told so
-            subscriber.end(reconnect("the log is gone"), now)
+            self.send_away(subscriber, "the log is gone")
         elif stood > last:
             if subscriber.ahead_for(now) < self._settings.lease_s:
                 self._check_again()  # its writer has a lease to write again what was lost, and nobody else writes within it
@@ -389,6 +371,7 @@ class Hub:
     def rewind(self, subscriber: Subscriber, now: float) -> None:
         """The reader discards all that it holds; the log is replayed from its start (protocol 4.1)."""
         subscriber.write(REWIND, now)
+        self.traffic.rewinds += 1
         subscriber.cursor = START
         subscriber.ahead_since = None
         subscriber.state = State.REPLAYING

@@ -13,6 +13,7 @@ from shared.job_queue import Submitted
 from shared.job_store import PAGE_DEFAULT, PAGE_MOST
 from shared.models import check_request
 from web.context import context_of, events_url, tenant_of
+from web.edge import note, request_id
 from web.problems import BodyTooLarge, UnsupportedMediaType
 from web.stream import Options, open_stream
 
@@ -32,7 +33,8 @@ async def submit(request: Request) -> Response:
     key = _idempotency_key(request)
     options = Options.of(request) if _accepts_events(request) else None  # a wrong one submits nothing
     tenant = tenant_of(request)
-    submitted = await context.queue.submit(job_request, model, tenant=tenant, idempotency_key=key)
+    submitted = await context.queue.submit(job_request, model, tenant=tenant, idempotency_key=key, request_id=request_id())
+    note(request.scope, job=submitted.job_id, model=model.id, replayed=submitted.replayed or None)
     if not submitted.replayed:
         context.metrics.submits.labels(model.provider).inc()
     headers = {"Location": f"/v1/jobs/{submitted.job_id}"}
@@ -64,6 +66,7 @@ async def cancel(request: Request) -> Response:
     """`POST /v1/jobs/{id}/cancel`: 200 when the job has ended, 202 while its worker is still to stop."""
     context, job_id, tenant = context_of(request), request.path_params["job_id"], tenant_of(request)
     answer = await context.queue.cancel(job_id, tenant)
+    context.metrics.cancels.labels(answer).inc()
     job = await context.store.job(job_id, tenant)
     return json_response(await _shown(request, job), 202 if answer == "asked" else 200)
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
+import math
 import signal
 from collections.abc import AsyncIterator
 
@@ -20,6 +21,7 @@ from shared.garbage import spare_what_stays
 from shared.job_queue import JobQueue
 from shared.job_store import JobStore
 from shared.logs import set_up_logs
+from shared.loop_lag import LoopLag
 from shared.redis_client import UNREACHABLE, check_redis, make_client
 from shared.settings import Settings
 from web import health, jobs, problems, stream
@@ -29,6 +31,7 @@ from web.hub import Hub
 from web.metrics import Metrics, metrics
 from web.middleware import middleware
 from web.openapi import openapi
+from web.operations import operations
 from web.server import StreamProtocol, StreamServer, bind
 from web.stream_tokens import StreamTokens
 
@@ -68,7 +71,7 @@ async def serve(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=max(1, round(settings.web_drain_s)),
+        timeout_graceful_shutdown=math.ceil(settings.web_drain_s) + 1,  # the hub cuts readers off before
         # The page keeps its connections; balancers want theirs kept longer than their own idle time.
         timeout_keep_alive=75,
     )
@@ -111,14 +114,16 @@ def build_app(settings: Settings) -> Starlette:
     submits = make_client(settings) if settings.durable_submit else redis
     event_log = EventLog(redis, settings)
     hub = Hub(redis, event_log, settings)
+    loop_lag = LoopLag()
+    store = JobStore(redis, event_log)
     context = Context(
         settings=settings,
         redis=redis,
         log=event_log,
-        store=JobStore(redis, event_log),
+        store=store,
         queue=JobQueue(submits, settings),
         hub=hub,
-        metrics=Metrics(readers=lambda: len(hub), streams=lambda: hub.followed, deliveries=lambda: hub.deliveries),
+        metrics=Metrics(hub, loop_lag, redis, store, settings.lanes),
         tokens=StreamTokens(redis, settings),
     )
 
@@ -126,9 +131,11 @@ def build_app(settings: Settings) -> Starlette:
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         listening = asyncio.create_task(hub.run_forever(), name="hub")
         listening.add_done_callback(_die_with_the_hub)
+        loop_lag.start()
         try:
             yield
         finally:
+            loop_lag.stop()
             listening.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await listening
@@ -147,6 +154,7 @@ def build_app(settings: Settings) -> Starlette:
             Route("/v1/jobs/{job_id}/token", jobs.token, methods=["POST"]),
             Route("/v1/models", health.models, methods=["GET"]),
             Route("/v1/workers", health.workers, methods=["GET"]),
+            Route("/v1/operations", operations, methods=["GET"]),
             Route("/healthz", health.healthz, methods=["GET"]),
             Route("/readyz", health.readyz, methods=["GET"]),
             Route("/openapi.json", openapi, methods=["GET"]),

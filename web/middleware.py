@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from shared.settings import Settings
 from web.auth import KeyGuard
+from web.edge import Edge
 from web.guard import LoopbackGuard
 from web.stream_tokens import StreamTokens
 
@@ -20,9 +21,11 @@ OPEN_CALLS: Final = frozenset({"/healthz", "/readyz", "/openapi.json"})
 
 
 def middleware(settings: Settings, tokens: StreamTokens, assets: Set[str]) -> list[Middleware]:
-    """CORS comes first: no preflight shows a key, and a page from elsewhere must be able to read its 401. Where there are keys,
-    the name that a request gives the server does not matter: a stranger's page has none to send along."""
-    found = [Middleware(CORSMiddleware, **_cors(settings))] if settings.cors_origins else []
+    """CORS comes before the keys: no preflight shows one, and a page from elsewhere must be able to read its 401. Where there
+    are keys, the name that a request gives the server does not matter: a stranger's page has none to send along."""
+    found = [Middleware(Edge)]
+    if settings.cors_origins:
+        found.append(Middleware(CORSMiddleware, **_cors(settings)))
     if settings.api_keys:
         found.append(Middleware(KeyGuard, settings=settings, tokens=tokens, open_paths=OPEN_CALLS | assets))
     elif not settings.allow_remote:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from shared.events import AnyEvent
 from shared.job import Job, JobRequest, Status, TokenRequest
 from shared.job_store import WorkerInfo
+from shared.operations import Operations
 
 _REF: Final = "#/components/schemas/{name}"
 
@@ -58,7 +59,7 @@ def _security_schemes() -> JSON:
 def _schemas() -> JSON:
     request = JobRequest.model_json_schema(ref_template=_REF.replace("{name}", "{model}"))
     parts = request.pop("$defs", {})
-    _, components = msgspec.json.schema_components([Job, WorkerInfo, *get_args(AnyEvent)], ref_template=_REF)
+    _, components = msgspec.json.schema_components([Job, WorkerInfo, Operations, *get_args(AnyEvent)], ref_template=_REF)
     problem = {
         "type": "object",
         "required": ["type", "title", "status", "detail", "code"],
@@ -68,6 +69,7 @@ def _schemas() -> JSON:
             "status": {"type": "integer"},
             "detail": {"type": "string"},
             "code": {"type": "string"},
+            "request_id": {"type": "string"},
             "errors": {
                 "type": "array",
                 "items": {"type": "object", "properties": {"field": {"type": "string"}, "message": {"type": "string"}}},
@@ -87,7 +89,10 @@ def _all_jobs() -> JSON:
         "/v1/jobs": {
             "post": {
                 "summary": "Submit a job; with Accept: text/event-stream, submit and stream",
-                "parameters": [_header("Idempotency-Key", "The same key with the same body answers with the first call's job")],
+                "parameters": [
+                    _header("Idempotency-Key", "The same key with the same body answers with the first call's job"),
+                    _header("X-Request-ID", "What the call is known by in logs, answers and at the provider; else one is made"),
+                ],
                 "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("JobRequest")}}},
                 "responses": {
                     "202": _json("Accepted", _ref("Job")),
@@ -176,9 +181,13 @@ def _deployment() -> JSON:
     yes, anybody = {"200": _json("Yes", {"type": "object"}), **_problems(503)}, list[JSON]()
     models = {"200": _json("Models", {"type": "object"}), **_problems(401, 403)}
     workers = {"200": _json("Workers", _list_of("WorkerInfo")), **_problems(401, 403, 503)}
+    operations = {"200": _json("Operations", _ref("Operations")), **_problems(401, 403, 503)}
     return {
         "/v1/models": {"get": {"summary": "Models", "responses": models}},
         "/v1/workers": {"get": {"summary": "Live workers", "responses": workers}},
+        "/v1/operations": {
+            "get": {"summary": "How full the lanes are, and the last 15 minutes in steps of 15 s", "responses": operations}
+        },
         "/healthz": {"get": {"summary": "Route here?", "security": anybody, "responses": yes}},
         "/readyz": {"get": {"summary": "All up?", "security": anybody, "responses": yes}},
     }

@@ -19,6 +19,7 @@ from shared.errors import (
     TooManyJobs,
     Unavailable,
 )
+from web.edge import HEADER, request_id
 
 
 class BodyTooLarge(LasteventError):
@@ -85,6 +86,7 @@ def problem(status: int, code: str, detail: str, headers: dict[str, str] | None 
         "status": status,
         "detail": detail,
         "code": code,
+        **({"request_id": request_id()} if request_id() else {}),
         **more,
     }
     return Response(msgspec.json.encode(body), status, headers, media_type="application/problem+json")
@@ -121,4 +123,6 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def on_bug(_request: Request, error: Exception) -> Response:
-    return problem(500, "internal", f"The server failed: {type(error).__name__}. Its log has the details.")
+    # Answered outside of all middleware, which puts the id on every other answer.
+    headers = {HEADER: request_id()}
+    return problem(500, "internal", f"The server failed: {type(error).__name__}. Its log has the details.", headers)

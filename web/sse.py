@@ -23,10 +23,11 @@ _N_ROOM: Final = len(b',"n":9007199254740991') + len(b"id: 9007199254740991-9007
 
 
 class Frame(NamedTuple):
-    """`id` is the cursor of a reader that has taken it in."""
+    """`id` is the cursor of a reader that has taken it in; `n` entries are in it."""
 
     id: EventId
     data: bytes
+    n: int = 1
 
     def encode(self) -> bytes:
         return b"id: %d-%d\ndata: %s\n\n" % (self.id.attempt, self.id.seq, self.data)
@@ -94,8 +95,8 @@ class _Run:
         if n == 1:
             return self._first
         if self._kind.startswith(_TOOL_CALL_HEAD):
-            return Frame(self._last_id, self._tool_call(n))
-        return Frame(self._last_id, b'%s%s","n":%d}' % (self._kind, b"".join(self._pieces), n))
+            return Frame(self._last_id, self._tool_call(n), n)
+        return Frame(self._last_id, b'%s%s","n":%d}' % (self._kind, b"".join(self._pieces), n), n)
 
     def _tool_call(self, n: int) -> bytes:
         first = decode(self._first.data)

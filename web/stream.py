@@ -14,6 +14,7 @@ from shared.ids import START, EventId
 from shared.redis_client import UNREACHABLE
 from shared.settings import Settings
 from web.context import Context, context_of, tenant_of
+from web.edge import note
 from web.sse import HEARTBEAT, HEARTBEAT_EVENT, REWIND, reconnect, retry_line
 from web.subscriber import State, Subscriber
 
@@ -42,11 +43,11 @@ async def open_stream(request: Request, job_id: str, cursor: EventId, options: "
     """The answer for a reader at `cursor` (protocol 4, rules 1 to 3). Raises JobNotFound."""
     context = context_of(request)
     if context.hub.draining:
-        return come_back(context.settings, "draining", headers)
+        return _sent_away(context, "draining", headers)
     try:
         place = await context.log.place(job_id, cursor, tenant_of(request))
     except UNREACHABLE:
-        return come_back(context.settings, "redis is away", headers)
+        return _sent_away(context, "redis is away", headers)
     if place is None:
         raise JobNotFound(job_id)
     if place.ended and cursor == place.last:
@@ -119,16 +120,18 @@ class EventStream(EventSourceResponse):
         )
         opening = retry_line(settings.retry_min_ms, settings.retry_max_ms)
         try:
+            hub.traffic.rewinds += self._rewind
             await subscriber.write_slowly(opening + REWIND if self._rewind else opening, loop.time())
             try:
                 await hub.follow(subscriber, ended=self._ended)
             except RedisUnavailable:
                 if subscriber.state is not State.ENDED:
-                    subscriber.end(reconnect("redis is away"), loop.time())
+                    hub.send_away(subscriber, "redis is away")
             while (await receive())["type"] != "http.disconnect":
                 pass
         finally:
             hub.leave(subscriber)
+            note(scope, frames=subscriber.frames, at=str(subscriber.cursor), why=subscriber.why)
 
 
 def _abort_of(scope: Scope) -> Callable[[], None]:
@@ -143,6 +146,11 @@ def _abort_of(scope: Scope) -> Callable[[], None]:
         task.cancel()
 
     return abort
+
+
+def _sent_away(context: Context, reason: str, headers: dict[str, str]) -> Response:
+    context.hub.traffic.reconnects[reason] += 1
+    return come_back(context.settings, reason, headers)
 
 
 def come_back(settings: Settings, reason: str, headers: dict[str, str] | None = None) -> Response:

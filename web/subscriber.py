@@ -37,6 +37,7 @@ class Subscriber:
         "ahead_since",
         "blocked_since",
         "cursor",
+        "frames",
         "heartbeat",
         "job_id",
         "last_sent",
@@ -44,6 +45,7 @@ class Subscriber:
         "opened_at",
         "state",
         "task",
+        "why",
     )
 
     def __init__(
@@ -67,6 +69,10 @@ class Subscriber:
         self.opened_at = now
         self.last_sent = now
         self.blocked_since: float | None = None
+        self.frames = 0
+        """Those that were sent."""
+        self.why = "left"
+        """What ended it: `ended`, the reason of a `reconnect`, `stalled`, `failed`, or the reader itself."""
         self.ahead_since: float | None = None
         """When its cursor was first seen beyond its log's end; None while the log holds its place."""
         self.abort = abort
@@ -95,8 +101,7 @@ class Subscriber:
         except StopIteration:
             return
         except Exception:  # noqa: BLE001  # one reader's fault is its own: the others of this delivery get theirs
-            self.state = State.ENDED
-            self.abort()
+            self.fail()
             return
         self.blocked_since = now
         self.task = asyncio.get_running_loop().create_task(self._finish(steps, waiting_for))
@@ -105,8 +110,7 @@ class Subscriber:
         try:
             await _go_on(steps, waiting_for)
         except Exception:  # noqa: BLE001  # as in write
-            self.state = State.ENDED
-            self.abort()
+            self.fail()
         self.blocked_since = None
         self.task = None
         self._on_ready(self)
@@ -120,10 +124,15 @@ class Subscriber:
         finally:
             self.blocked_since = None
 
-    def end(self, body: bytes, now: float) -> None:
+    def end(self, body: bytes, now: float, why: str = "ended") -> None:
         """Sends its last frames and completes the response."""
-        self.state = State.ENDED
+        self.state, self.why = State.ENDED, why
         self.write(body, now, last=True)
+
+    def fail(self, why: str = "failed") -> None:
+        """Cuts it off without a word."""
+        self.state, self.why = State.ENDED, why
+        self.abort()
 
 
 @types.coroutine

@@ -16,6 +16,7 @@ from worker.log_handle import LogHandle
 from worker.output_count import OutputCount
 from worker.providers.base import Call, Finish, Provider, Upstream
 from worker.recovery import Limits
+from worker.tally import Tally
 from worker.tokens import Tokens
 
 
@@ -40,15 +41,23 @@ class Attempt:
         tokens: Tokens,
         on_kept: Callable[[int], None] | None = None,
         note: Callable[[Upstream], Awaitable[None]] | None = None,
+        tally: Tally | None = None,
     ) -> None:
         """`on_kept` is told the number of kept tokens after each piece; `note` of a response that goes on upstream by itself,
-        before anything of it is read. Each entry then says how far it was read."""
+        before anything of it is read. Each entry then says how far it was read. `tally` counts what came."""
         self._provider = provider
         self._call = call
         self._out = out
         self._state = state
         self._limits = limits
-        self._ends_at = asyncio.get_running_loop().time() + max(0.0, created_at + limits.total_s - time.time())
+        self._created_at = created_at
+        self._tally = tally or Tally()
+        self._tokens_made = self._tally.tokens
+        self._clock = asyncio.get_running_loop().time
+        self.first_after_s: float | None = None
+        """How long the provider took to its first piece of output; None while there is none."""
+        self._began_at = self._clock()
+        self._ends_at = self._clock() + max(0.0, created_at + limits.total_s - time.time())
         self._budget = call.request.token_budget
         self._tokens = tokens
         self._kept = OutputCount(tokens.encoding)
@@ -137,10 +146,11 @@ class Attempt:
 
     async def _put(self, piece: Content) -> None:
         first = self._gaps.last is None
-        private: dict[str, Any] = {"at": round(time.time(), 6)} if first else {}
+        private: dict[str, Any] = {"at": self._first(time.time())} if first else {}
         if self._upstream is not None:
             private["u"] = self._upstream.position
-        self._gaps.piece(asyncio.get_running_loop().time())
+        self._gaps.piece(self._clock())
+        self._tokens_made[type(piece)] += (len(piece.ids) or 1) if type(piece) is Token else 1
         await self._out.append(piece, private or None)
         self._state.add(EventId(self._out.owner.attempt, self._out.next_seq - 1), piece, private)
         self._kept.add(piece)
@@ -149,12 +159,19 @@ class Attempt:
         if first and self._kept.needs_encoding:
             self._tokens.begin()
 
+    def _first(self, now: float) -> float:
+        """The attempt's first piece is here; when that was, for the log."""
+        self.first_after_s = self._clock() - self._began_at
+        if self._state.first_output_at is None:
+            self._tally.ttft.add(max(0.0, now - self._created_at))
+        return round(now, 6)
+
     async def _pace(self, kept: int, last: float) -> Pace:
         first = OutputCount(self._tokens.encoding)
         if self._state.first_kept is not None:
             first.add(self._state.first_kept)
         return Pace(
-            last_at=time.time() - (asyncio.get_running_loop().time() - last),
+            last_at=time.time() - (self._clock() - last),
             tokens=kept - await self._tokens.total(first),
             gap_p50_s=self._gaps.quantile(0.5),
             gap_p99_s=self._gaps.quantile(0.99),

@@ -10,12 +10,13 @@ from typing import Final
 
 import msgspec
 import structlog
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars, bound_contextvars, unbind_contextvars
 
 from shared.errors import InvalidRequest, JobNotFound
 from shared.event_log import ClaimRefused, Lease
 from shared.events import Terminal
 from shared.fold import Fold
+from shared.ids import START
 from shared.job import JobRequest
 from shared.job_store import Record
 from shared.models import Model, resolve
@@ -34,21 +35,29 @@ CLAIM_TRIES: Final = 8
 
 
 async def generate(lease: Lease, control: Control, tools: Tools) -> Leave:
-    """Runs one leased job as far as it goes here."""
+    """Runs one leased job as far as it goes here. Every line of the log names the job meanwhile, and, once they are known, the
+    attempt and the request that submitted it."""
     with bound_contextvars(job=lease.job_id):
-        while True:
-            try:
-                return await _Run(lease, control, tools).run()
-            except JobNotFound:
-                log.info("job is gone")
-                return Leave("over")
-            except NOT_NOW as error:
-                # Nothing is claimed yet; what the log holds decides once Redis is back.
-                log.warning("job waits for Redis", error=str(error))
-                await asyncio.sleep(PAUSE_S)
-            except Exception:  # a fault of ours must not send the job round and round
-                log.exception("job failed for a reason of ours")
-                return await _end_after_a_fault(lease, tools)
+        try:
+            return await _run(lease, control, tools)
+        finally:
+            unbind_contextvars("attempt", "request_id")
+
+
+async def _run(lease: Lease, control: Control, tools: Tools) -> Leave:
+    while True:
+        try:
+            return await _Run(lease, control, tools).run()
+        except JobNotFound:
+            log.info("job is gone")
+            return Leave("over")
+        except NOT_NOW as error:
+            # Nothing is claimed yet; what the log holds decides once Redis is back.
+            log.warning("job waits for Redis", error=str(error))
+            await asyncio.sleep(PAUSE_S)
+        except Exception:  # a fault of ours must not send the job round and round
+            log.exception("job failed for a reason of ours")
+            return await _end_after_a_fault(lease, tools)
 
 
 class _Run:
@@ -62,6 +71,7 @@ class _Run:
     async def run(self) -> Leave:
         for _ in range(CLAIM_TRIES):
             record, state = await self._tools.store.look(self._lease.job_id)
+            bind_contextvars(attempt=state.last_id.attempt, **_named(record))
             if not record.is_open:
                 return Leave("over")
             leave = await self._take_up(record, state)
@@ -111,6 +121,7 @@ class _Run:
             return await self._refused(claimed, record, state)
         if record.started_at is None:
             record = msgspec.structs.replace(record, started_at=time.time())
+            tools.metrics.claimed(time.time() - record.created_at)
         return await OwnedJob(claimed, record, state, request, model, self._control, tools, place).run(decision)
 
     async def _end_unclaimed(self, record: Record, state: Fold, event: Terminal) -> Leave | None:
@@ -138,14 +149,32 @@ class _Run:
         return Leave("lost" if refused.why == "lost" else "over")
 
 
+def _named(record: Record) -> dict[str, str]:
+    return {"request_id": record.request_id} if record.request_id else {}
+
+
 async def _end_after_a_fault(lease: Lease, tools: Tools) -> Leave:
-    """The job ends as `internal`, with whatever its log holds."""
+    """The job ends as `internal`, with whatever its log holds: what was written before the fault stands, and was paid for."""
     try:
         record = await tools.store.record(lease.job_id)
-        event = recovery.failed(record, Fold(), "internal", "The worker failed at this job for a reason of its own.")
-        await tools.log.close(lease.job_id, event, record.model, tools.worker_id, lease=lease)
+        for _ in range(CLAIM_TRIES):
+            state = await _readable(lease.job_id, tools)
+            event = recovery.failed(record, state, "internal", "The worker failed at this job for a reason of its own.")
+            seen = state.last_id if state.last_id != START else None
+            answer = await tools.log.close(lease.job_id, event, record.model, tools.worker_id, lease=lease, seen=seen)
+            if answer != "moved":  # by an append that was on its way
+                return Leave("over")
     except JobNotFound:
         return Leave("over")
     except NOT_NOW:
         return Leave("later", after_ms=1000)
-    return Leave("over")
+    return Leave("later", after_ms=1000)
+
+
+async def _readable(job_id: str, tools: Tools) -> Fold:
+    """The log as one state; nothing of one that cannot be read, which may be the fault itself."""
+    try:
+        return await tools.log.fold(job_id)
+    except ValueError as error:
+        log.error("the log cannot be read; it ends as it is", error=repr(error))
+        return Fold()

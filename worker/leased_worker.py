@@ -206,6 +206,7 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
         """A wake-up popped while this worker was told to stop, or while a job began to be alone here, belongs to another."""
         if self._free_slots() == 0:
             await self.pool.rpush(keys.wake(self._identity.lane), "1")
+            await self.pool.pexpire(keys.wake(self._identity.lane), keys.LIST_TTL_MS)  # it may be the only one there
 
     async def _run_leased(self, _ctx: dict[str, Any], job_id: str) -> None:
         """The one arq function."""

@@ -62,6 +62,8 @@ class Leases:
         self._due = asyncio.Event()
         self._lease_ms = int(settings.lease_s * 1000)
         self._rounds = 0
+        self.lost = 0
+        """Leases that another had, or nobody, when they were to be renewed."""
 
     def of(self, job_id: str) -> Lease:
         return self._held[job_id]
@@ -161,6 +163,7 @@ class Leases:
         if answer == b"cancel":
             self._running.stop(lease.job_id, "cancel")
         elif answer == b"lost" and not self.contest(lease.job_id):
+            self.lost += 1
             log.warning("lease lost", job=lease.job_id)
             self._running.stop(lease.job_id, "lost")
 

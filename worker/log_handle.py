@@ -136,6 +136,12 @@ class LogHandle:
         return self._first + self._held
 
     @property
+    def counts(self) -> tuple[int, int]:
+        """Events that wait for the log, and events that it has and that are held."""
+        held = self._held
+        return max(0, len(self._offers) - held), held
+
+    @property
     def waiting(self) -> bool:
         return len(self._offers) > self._held and self.refused is None
 

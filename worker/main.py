@@ -18,6 +18,7 @@ from shared.event_log import EventLog, Lease
 from shared.garbage import spare_what_stays
 from shared.job_store import JobStore
 from shared.logs import set_up_logs
+from shared.loop_lag import LoopLag
 from shared.provider_table import Kind
 from shared.providers import ProviderConfig, provider_configs
 from shared.redis_client import Primary, check_redis, make_blocking_client, make_pool
@@ -27,6 +28,9 @@ from worker.control import Control, Leave, Running
 from worker.generate import generate
 from worker.leased_worker import LeasedWorker
 from worker.leases import Identity, Leases
+from worker.metrics import WorkerMetrics
+from worker.metrics_server import served
+from worker.operations import OperationsWriter
 from worker.owned_job import Tools
 from worker.providers.base import Provider
 from worker.reaper import Reaper
@@ -108,6 +112,8 @@ class WorkerProcess:
         self._providers = make_providers(settings, identity.lane) if providers is None else providers
         self._job = job
         self._tokens = Tokens()
+        self._loop_lag = LoopLag()
+        self._metrics = WorkerMetrics(settings, identity.lane, self._loop_lag)
         self._stopping = asyncio.Event()
         self._stop_now = asyncio.Event()
 
@@ -119,7 +125,11 @@ class WorkerProcess:
 
     async def serve(self) -> None:
         """Returns once stopped. Raises ConfigurationError before anything was taken."""
-        settings, identity = self._settings, self.identity
+        async with served(self._settings, self._metrics.registry) as metrics_url:
+            await self._connect(metrics_url)
+
+    async def _connect(self, metrics_url: str | None) -> None:
+        settings = self._settings
         primary = Primary()
         pool = ArqRedis(make_pool(settings, primary=primary))
         signals = make_blocking_client(settings, settings.poll_s, primary)
@@ -129,7 +139,7 @@ class WorkerProcess:
         try:
             await check_redis(pool, settings)
             if await self._start_providers():
-                await self._serve(pool, signals, primary, identity)
+                await self._serve(pool, signals, primary, metrics_url)
             else:
                 log.info("worker was told to stop before it was ready")
                 # A thread that reads a model's files cannot be stopped, and Python would wait for it. There is nothing to lose.
@@ -160,8 +170,8 @@ class WorkerProcess:
         if self.identity.lane == API_LANE and _calls_servers(self._settings):
             self._tokens.begin()  # now, while no job is disturbed; where none will come, by the first that does
 
-    async def _serve(self, pool: ArqRedis, signals: Any, primary: Primary, identity: Identity) -> None:
-        settings = self._settings
+    async def _serve(self, pool: ArqRedis, signals: Any, primary: Primary, metrics_url: str | None) -> None:
+        settings, identity = self._settings, self.identity
         running = Running()
         leases = Leases(pool, settings, identity, running)
         writer = Writer(pool, settings, leases)
@@ -172,23 +182,30 @@ class WorkerProcess:
         store = JobStore(pool, event_log)
         company = Company()
         upstreams = Upstreams(pool, self._providers, identity.lane)
-        tools = Tools(settings, identity.id, event_log, store, writer, self._providers, self._tokens, company, upstreams)
+        tools = Tools(
+            settings, identity.id, event_log, store, writer, self._providers, self._tokens, company, upstreams, self._metrics
+        )  # fmt: skip
         worker = LeasedWorker(
             pool, signals, settings, identity, leases, running, company, event_log, store,
             lambda lease, c: self._job(lease, c, tools),
         )  # fmt: skip
         reaper = Reaper(pool, settings, event_log, store, upstreams, identity.lane, identity.id)
+        operations = OperationsWriter(pool, self._metrics.tally)
+        self._metrics.watch(writer, leases, running, identity.slots, reaper, event_log)
+        self._loop_lag.start()
         chores = _Chores()
-        for chore in (worker.main, leases.renew_forever, writer.run_forever, reaper.run_forever):
+        for chore in (worker.main, leases.renew_forever, writer.run_forever, reaper.run_forever, operations.run_forever):
             chores.start(chore)
         spare_what_stays()
-        log.info("worker is ready", slots=identity.slots, pid=identity.pid)
+        log.info("worker is ready", slots=identity.slots, pid=identity.pid, **({"metrics": metrics_url} if metrics_url else {}))
         try:
             await chores.watch_until(self._stopping)
             await worker.stop_taking()
             await self._drain(worker, running)
             await leases.announce_end()
+            await operations.flush()
         finally:
+            self._loop_lag.stop()
             await chores.stop()
 
     async def _drain(self, worker: LeasedWorker, running: Running) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars
 
 from shared.errors import DeadlinePassed, GenerationFailed, InvalidRequest, LogBehind, LogRefused, Superseded, UpstreamOver
 from shared.event_log import EventLog, KeptUpstream, Ownership, private_of_start
@@ -28,6 +28,7 @@ from worker.attempt import Attempt, Outcome
 from worker.company import Company, Place
 from worker.control import Control, Leave
 from worker.job_upstream import JobUpstream
+from worker.metrics import WorkerMetrics
 from worker.providers.base import Call, Provider, Upstream
 from worker.recovery import GoOn, Limits
 from worker.retries import NextCall, next_call
@@ -55,6 +56,7 @@ class Tools(msgspec.Struct, frozen=True):
     tokens: Tokens
     company: Company
     upstreams: Upstreams
+    metrics: WorkerMetrics
 
 
 class OwnedJob:
@@ -99,8 +101,7 @@ class OwnedJob:
         try:
             leave = await self._turn()
             while leave is None:
-                with bound_contextvars(attempt=self._owner.attempt):
-                    leave = await self._attempt()
+                leave = await self._attempt()
             return leave
         except LogBehind as error:
             # Redis came back without a tail that is not held here any more. What it has is the truth now: the next attempt goes
@@ -128,9 +129,10 @@ class OwnedJob:
         self._owner, self._model, self._decision = owner, model, decision
         self._out.upstream = upstream if decision.upstream is not None else None
         self._upstream.opened(self._out.upstream, left=upstream is not None and decision.upstream is None)
+        self._tools.metrics.opened(owner.reason)
+        bind_contextvars(attempt=owner.attempt)  # `generate` takes it off again
         log.info(
-            "attempt started", attempt=owner.attempt, model=model.id, reason=owner.reason, reset=reset,
-            reads_on=decision.upstream is not None,
+            "attempt started", model=model.id, reason=owner.reason, reset=reset, reads_on=decision.upstream is not None
         )  # fmt: skip
 
     async def _turn(self) -> Leave | None:
@@ -166,19 +168,29 @@ class OwnedJob:
             return await self._end(Outcome(finish=full), Usage())
         attempt = Attempt(
             self._provider_of(self._model), self._call(), self._out, self._state, self._limits, self._record.created_at,
-            self._tools.tokens, self._place.made, self._found,
+            self._tools.tokens, self._place.made, self._found, self._tools.metrics.tally,
         )  # fmt: skip
+        began_at = time.monotonic()
         outcome = await self._until_told_to_stop(self._outcome_of(attempt))
+        took_s = time.monotonic() - began_at
         if (outcome is None or self._control.reason == "lost") and (leave := await self._leave_as_told()) is not None:
             return leave
         if outcome is not None and isinstance(outcome.failure, UpstreamOver):
             self._upstream.readable = False
         own = await attempt.settle()
+        self._count_call(took_s, attempt.first_after_s, own, outcome)
         if outcome is not None and outcome.failure is not None:
             following = next_call(outcome.failure, self._state, self._request, self._record.created_at, self._tools.settings)
             if following is not None:
                 return await self._go_on(following, AttemptEnd(own, _told(outcome.failure)))
         return await self._end(outcome, own)
+
+    def _count_call(self, took_s: float, first_s: float | None, own: Usage, outcome: Outcome | None) -> None:
+        metrics, error = self._tools.metrics, "" if outcome is not None else "cancelled"
+        if outcome is not None and outcome.failure is not None:
+            error = outcome.failure.code
+            metrics.failed_calls.labels(error).inc()
+        metrics.called(self._model, took_s, first_s, own, error)
 
     async def _outcome_of(self, attempt: Attempt) -> Outcome:
         try:
@@ -278,6 +290,7 @@ class OwnedJob:
         await self._tools.tokens.tell_for_the_dead(earlier, self._request, own.input_tokens)
         event = self._terminal(outcome, recovery.paid(earlier, own))
         await self._out.end(event, {"usage": own})
+        self._tools.metrics.ended_job(self._model, event)
         log.info("job ended", type=type(event).__name__.lower(), tokens=self._state.kept_tokens)
         return Leave("over")
 
@@ -306,7 +319,10 @@ class OwnedJob:
     def _call(self) -> Call:
         limit = self._request.max_tokens
         left = None if limit is None else limit - self._state.kept_tokens
-        return Call(self._record.id, self._model.name, self._request, left, self._decision.prefix, self._decision.upstream)
+        return Call(
+            self._record.id, self._model.name, self._request, left, self._decision.prefix, self._decision.upstream,
+            self._record.request_id,
+        )  # fmt: skip
 
     async def _found(self, upstream: Upstream) -> None:
         """The attempt's response goes on by itself, and this is its id."""

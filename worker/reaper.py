@@ -47,6 +47,8 @@ class Reaper:
         self._upstreams = upstreams
         self._lane = lane
         self._worker_id = worker_id
+        self.moved = 0
+        """Jobs that rounds had to move, since the start."""
 
     async def run_forever(self) -> None:
         while True:
@@ -68,6 +70,7 @@ class Reaper:
         for start in range(0, len(job_ids), _AT_ONCE):
             for job_id in await self._stuck(job_ids[start : start + _AT_ONCE]):
                 moved += await self._move(job_id)
+        self.moved += moved
         return moved
 
     async def _on_duty(self) -> bool:

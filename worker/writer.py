@@ -21,6 +21,7 @@ from shared.errors import LogBehind, LogRefused, Superseded
 from shared.event_log import Append, Offer, Ownership, append_command, check_answer, end_command, reclaim_command
 from shared.redis_client import NOT_NOW, UNREACHABLE, Arg, scripts
 from shared.settings import Settings
+from shared.spread import Spread
 from worker.leases import Leases
 from worker.log_handle import MOST_AT_ONCE, LogHandle
 
@@ -35,6 +36,8 @@ _CROWD: Final = 8
 _GATHER_S: Final = 0.005
 """After a round trip for so many logs the next one waits so long: a round trip costs as much as many tokens do, and a worker
 with hundreds of streams would make one for every four of them. A worker with few never waits."""
+
+_APPEND_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 Row = tuple[LogHandle, list[Offer]]
 """What one log gets in one round trip; its end, where there are no offers."""
@@ -51,6 +54,20 @@ class Writer:
         self._something = asyncio.Event()
         self._answered_at = 0.0
         self._pause = 0.0
+        self.appends = Spread(_APPEND_S)
+        """Seconds of each round trip that wrote to logs."""
+        self.rewritten = 0
+        """Events that Redis had forgotten."""
+
+    @property
+    def waiting(self) -> int:
+        """Events that are in no log yet."""
+        return sum(handle.counts[0] for handle in list(self._logs))
+
+    @property
+    def held(self) -> int:
+        """Events that are held in case Redis forgets them."""
+        return sum(handle.counts[1] for handle in list(self._logs))
 
     def open(self, owner: Ownership, *, after: LogHandle | None = None) -> LogHandle:
         """`after`: the same owner's attempt before this one."""
@@ -127,6 +144,7 @@ class Writer:
             await self._hold(rows, "Redis takes no writes", refusing)
             return
         self._answered_at = asked_at
+        self.appends.add(time.monotonic() - asked_at)
         if self._pause:
             log.info("the log takes events again")
             self._pause = 0.0
@@ -244,7 +262,11 @@ class Writer:
             return
         lost = had - handle.first_seq
         if lost or handle.ended != ended:
-            log.warning("Redis forgot a tail of this log; it is written again", job=handle.owner.job_id, entries=lost)
+            self.rewritten += lost
+            log.warning(
+                "Redis forgot a tail of this log; it is written again",
+                job=handle.owner.job_id, attempt=handle.owner.attempt, entries=lost,
+            )  # fmt: skip
         self._go_on(handle)
 
     def _refuse(self, handle: LogHandle, reason: LogRefused) -> None:

@@ -75,12 +75,25 @@ local function leased_of(queue)
   return 'lastevent:leased:' .. string.match(queue, '^lastevent:queue:(.+)$')
 end
 
+-- Counts an ending for the operations view, in the step of 15 s that it falls into. Steps and TTL are those of
+-- shared/operations.py.
+local function count_ending(terminal, status, now_s)
+  local step = 'lastevent:operations:' .. string.format('%.0f', now_s - now_s % 15)
+  redis.call('HINCRBY', step, 'ended', 1)
+  if status == 'failed' then
+    redis.call('HINCRBY', step, 'error:' .. (string.match(terminal, '"code":"([%w_]+)"') or 'internal'), 1)
+  end
+  redis.call('EXPIRE', step, 1200)
+end
+
 -- The final status, with every key of the job cut to the retention and its queue entry gone. The caller wrote the terminal
 -- event in the same script.
-local function close(record, log, job_id, lane, status, retention_s)
+local function close(record, log, job_id, lane, status, terminal, retention_s)
+  local now = now_ms()
   local tenant = redis.call('HGET', record, 'tenant')
   if tenant then redis.call('ZREM', 'lastevent:active:' .. tenant, job_id) end
-  redis.call('HSET', record, 'status', status, 'finished_at', string.format('%.3f', now_ms() / 1000))
+  redis.call('HSET', record, 'status', status, 'finished_at', string.format('%.3f', now / 1000))
+  count_ending(terminal, status, math.floor(now / 1000))
   redis.call('HDEL', record, 'owner', 'handover', 'cancel', 'fallback', 'before', 'upstream')
   redis.call('EXPIRE', record, retention_s)
   redis.call('EXPIRE', log, retention_s)
@@ -156,7 +169,7 @@ local function end_from_outside(record, log, job_id, status, terminal, started_r
   redis.call('XADD', log, last, 'e', terminal)
   push(log, before, last, n, true, frames .. frame(last, terminal))
   leave_upstream(record, lane)
-  close(record, log, job_id, lane, status, retention_s)
+  close(record, log, job_id, lane, status, terminal, retention_s)
   return last
 end
 

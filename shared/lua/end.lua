@@ -14,5 +14,5 @@ local id = attempt .. '-' .. seq
 redis.call('XADD', log, 'NOMKSTREAM', id, 'e', ARGV[4], 'p', ARGV[5])
 push(log, last, id, 1, true, frame(id, ARGV[4]))
 redis.call('HSET', record, 'ended_by', token)
-close(record, log, ARGV[8], lane, status, ARGV[7])
+close(record, log, ARGV[8], lane, status, ARGV[4], ARGV[7])
 return {'ok'}

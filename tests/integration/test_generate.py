@@ -135,6 +135,35 @@ async def test_a_fault_of_ours_is_internal_and_tells_no_secret(
     assert len(provider.calls) == 1
 
 
+async def test_a_fault_between_attempts_ends_with_what_the_log_holds(
+    bare: BareWorker, new_queued: NewAuthor, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text was written, and somebody paid for it."""
+
+    async def fault(*_: object) -> int:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(bare.tokens, "prompt", fault)
+    provider.script = ["so ", "far", GenerationFailed("connection", "Cut.")]
+    author = await new_queued()
+    assert await bare.run(author.job_id) == OVER
+    end = await bare.end_of(author.job_id)
+    assert isinstance(end, Error)
+    assert (end.code, end.partial, end.usage) == ("internal", True, Usage(0, 2, estimated=True))
+    assert end.timing.ttft_s is not None
+    assert "secret" not in end.message
+
+
+async def test_a_log_that_cannot_be_read_ends_all_the_same(
+    bare: BareWorker, redis: Redis, new_author: NewAuthor, provider: ScriptedProvider
+) -> None:
+    author = await new_author()
+    await redis.xadd(keys.log(author.job_id), {"e": "no JSON"}, id="1-1")
+    assert await bare.run(author.job_id) == OVER
+    assert (await bare.store.record(author.job_id)).status == "failed"
+    assert provider.calls == []
+
+
 async def test_a_stream_without_its_end_marker_is_incomplete(
     bare: BareWorker, new_queued: NewAuthor, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,9 +74,10 @@ async def client(
         yield http
 
 
-async def told(client: httpx2.AsyncClient, model: str) -> str:
+async def told(client: httpx2.AsyncClient, model: str, request_id: str = "edge-1") -> str:
     """The answer of a job for this model."""
-    job = (await client.post("/v1/jobs", json={"model": model, "prompt": "Say hello"})).json()
+    headers = {"X-Request-ID": request_id}
+    job = (await client.post("/v1/jobs", json={"model": model, "prompt": "Say hello"}, headers=headers)).json()
     reading = Reading(str(client.base_url), job["id"], client)
     await reading.to_the_end()
     assert reading.ended == "done", reading.reader.terminal
@@ -102,6 +103,17 @@ async def test_each_kind_can_have_a_name(client: httpx2.AsyncClient, servers: di
     assert (at_proxy.model, at_proxy.headers["x-api-key"]) == ("c", "key-of-the-proxy")
     assert at_attic.model == "llama3.2:1b"
     assert "authorization" not in at_attic.headers
+
+
+async def test_the_id_of_the_submit_arrives_at_the_provider_whichever_kind_it_is(
+    client: httpx2.AsyncClient, servers: dict[str, Any]
+) -> None:
+    """From the edge to the provider: whoever reads any of the logs finds the others."""
+    for model in ("vllm/x", "claude-proxy/c", "attic/llama3.2:1b"):
+        await told(client, model, request_id=f"edge/{model}")
+    assert servers["vllm"].requests[0].headers["x-request-id"] == "edge/vllm/x"
+    assert servers["anthropic"].requests[0].headers["x-request-id"] == "edge/claude-proxy/c"
+    assert servers["ollama"].requests[0].headers["x-request-id"] == "edge/attic/llama3.2:1b"
 
 
 async def test_the_models_of_a_table_are_listed(client: httpx2.AsyncClient) -> None:

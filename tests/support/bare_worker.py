@@ -10,12 +10,14 @@ from redis.asyncio import Redis
 from shared.event_log import Entry, EventLog, Lease
 from shared.events import Started, Terminal, Token
 from shared.job_store import JobStore
+from shared.loop_lag import LoopLag
 from shared.settings import Settings
 from tests.support.author import lease
 from worker.company import Company
 from worker.control import Control, Leave, Running
 from worker.generate import generate
 from worker.leases import Identity, Leases
+from worker.metrics import WorkerMetrics
 from worker.owned_job import Tools
 from worker.providers.base import Provider
 from worker.tokens import Tokens
@@ -35,8 +37,10 @@ class BareWorker:
         self.upstreams = Upstreams(redis, self.providers, "api")
         self.tokens = Tokens()
         self.company = Company()
+        self.metrics = WorkerMetrics(settings, "api", LoopLag())
         self._tools = Tools(
-            settings, "w2", self.log, self.store, self.writer, self.providers, self.tokens, self.company, self.upstreams
+            settings, "w2", self.log, self.store, self.writer, self.providers, self.tokens, self.company, self.upstreams,
+            self.metrics,
         )  # fmt: skip
         self._redis = redis
 

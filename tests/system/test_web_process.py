@@ -106,6 +106,7 @@ async def test_a_reader_that_does_not_read_holds_up_no_stop(stack: Stack) -> Non
         assert (await reading.until_next("reconnect", stopped_at)).frame["reason"] == "draining"
         assert await asyncio.to_thread(web.wait, 15) in (0, -signal.SIGTERM)
         figure("exit of a web process with a deaf reader, after SIGTERM", time.monotonic() - stopped_at, 2.5)
+        assert "Traceback" not in stack.processes.logs(), "a reader that does not read is no fault of ours"
 
     stack.processes.web()
     await reading.to_the_end()

@@ -50,6 +50,13 @@ async def test_children_get_addresses_and_drains_from_the_stack_and_the_rest_fro
     assert float(env["LASTEVENT_WEB_DRAIN_S"]) == 0.5, "a shorter one is the user's wish"
 
 
+@pytest.mark.parametrize(("port", "given"), [(None, [0, 0, 0]), (0, [0, 0, 0]), (9464, [9464, 9465, 9466])])
+async def test_each_worker_gets_a_port_of_its_own_for_its_metrics(port: int | None, given: list[int]) -> None:
+    """0: a free one, told in its log."""
+    stack = Stack(Settings(worker_metrics_port=port), {"api": 2, "local": 1}, lambda _name, _line: None)
+    assert [stack._metrics_port(n) for n in range(3)] == given
+
+
 def test_what_a_stop_may_take_fits_into_ten_seconds() -> None:
     web_ends, workers_end = STAGE_ENDS_S
     assert web_ends > WEB_DRAIN_S

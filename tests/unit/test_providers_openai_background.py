@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from shared.errors import UpstreamExpired, UpstreamOver
@@ -107,6 +108,11 @@ async def test_the_create_asks_for_background_a_stream_and_a_store(
         "model": "m", "input": [{"role": "user", "content": "Say hello."}], "temperature": 0.5,
         "stream": True, "background": True, "store": True,
     }  # fmt: skip
+
+
+async def test_the_submits_id_is_sent_with_the_create(server: ResponsesServer, provider: OpenAIBackgroundProvider) -> None:
+    await collected(provider, msgspec.structs.replace(call_of(), request_id="edge-1"))
+    assert server.creates[0].headers["x-request-id"] == "edge-1"
 
 
 async def test_every_kind_of_delta(server: ResponsesServer, provider: OpenAIBackgroundProvider) -> None:

@@ -60,3 +60,18 @@ def test_a_traceback_shows_no_local_variable(capsys: pytest.CaptureFixture[str],
     assert "a fault of 17 characters" in said
     assert said.count("the prompt itself") <= 1, "the source line of the call at most"
     assert "prompt =" not in said
+
+
+def test_lines_of_libraries_have_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
+    logging.getLogger().handlers = []  # pytest's own
+    set_up_logs(Settings(log_json=True), lane="api", worker="api-1")
+    with structlog.contextvars.bound_contextvars(job="job_1"):
+        logging.getLogger("a.library").error("Task %s was destroyed", "x")
+        try:
+            raise ValueError("of a library")
+        except ValueError:
+            logging.getLogger("another.library").exception("it failed")
+    plain, traced = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (plain["event"], plain["logger"], plain["level"]) == ("Task x was destroyed", "a.library", "error")
+    assert (plain["lane"], plain["worker"], plain["job"]) == ("api", "api-1", "job_1")
+    assert "ValueError: of a library" in traced["exception"]

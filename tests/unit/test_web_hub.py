@@ -120,6 +120,7 @@ class _Witness:
     """Another reader, who keeps the tail alive and takes nothing."""
 
     takes_pushes = False
+    state = State.REPLAYING
 
 
 async def deliver(hub: Hub, *pushes: Push) -> None:
@@ -142,10 +143,10 @@ async def test_history_first_then_what_is_pushed(hub: Hub, log: FakeLog, follow:
 async def test_all_that_one_read_brought_is_one_write(hub: Hub, log: FakeLog, follow: Follow) -> None:
     log.words = ["a"]
     _, wire = await follow()
-    before = hub.deliveries
+    before = hub.traffic.deliveries
     await deliver(hub, push(2, "b"), push(3, "c", "d"), push(5, "e"))
     assert wire.ids == ["1-1", "1-2", "1-3", "1-4", "1-5"]
-    assert hub.deliveries == before + 1
+    assert hub.traffic.deliveries == before + 1
 
 
 async def test_a_log_that_is_ahead_of_the_pushes_doubles_nothing(hub: Hub, log: FakeLog, follow: Follow) -> None:
@@ -293,7 +294,7 @@ async def test_two_readers_at_once_that_come_to_an_unfollowed_job_are_both_follo
             if JOB in hub._confirmed:
                 hub._confirmed[JOB].set_result(None)
 
-    monkeypatch.setattr(hub, "_command", send)
+    monkeypatch.setattr(hub._pushes, "command", send)
     wires = [Wire(), Wire()]
     readers = [
         Subscriber(JOB, START, wire.send, heartbeat=b"", merge=False, now=0.0, abort=wire.abort, on_ready=hub.resume)

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from shared.errors import ConfigurationError
 from shared.providers import ProviderConfig
 from worker.providers.base import Call, Delta
@@ -73,4 +75,4 @@ class AnthropicProvider:
 
 
 def _without_prefix(call: Call) -> Call:
-    return Call(call.job_id, call.model, call.request, call.max_tokens)
+    return msgspec.structs.replace(call, prefix=None)

@@ -65,6 +65,12 @@ class Call(msgspec.Struct, frozen=True):
     prefix: Prefix | None = None
     upstream: Upstream | None = None
     """Read this response on, after its position, instead of asking anew; `prefix` and `max_tokens` say nothing then."""
+    request_id: str = ""
+    """What the job's submit is known by; sent along, so that the provider's logs name it too."""
+
+    def headers(self) -> dict[str, str]:
+        """What every HTTP call for it says."""
+        return {"X-Request-ID": self.request_id} if self.request_id else {}
 
 
 class Provider(Protocol):

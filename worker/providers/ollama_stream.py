@@ -28,9 +28,9 @@ log = structlog.get_logger(__name__)
 
 
 class _Client(ollama.AsyncClient):
-    async def chat_objects(self, body: dict[str, Any]) -> Parts:
+    async def chat_objects(self, body: dict[str, Any], headers: dict[str, str]) -> Parts:
         """`chat()` with a body as it is, giving objects as they are. Nothing is sent before the first is asked for."""
-        return cast(Parts, await self._request(dict, "POST", "/api/chat", json=body, stream=True))
+        return cast(Parts, await self._request(dict, "POST", "/api/chat", json=body, headers=headers, stream=True))
 
 
 class Chat:
@@ -54,7 +54,7 @@ class Chat:
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncIterator[AsyncIterator[Delta]]:
         """See `base.Provider.stream`. Read past `Finish` to its end, so that the connection can be reused."""
-        parts = await self._client.chat_objects(body_of(call))
+        parts = await self._client.chat_objects(body_of(call), call.headers())
         # Left from right to left: closing `parts` needs `deltas` to be done with it.
         async with aclosing(parts), aclosing(self._deltas(call, parts)) as deltas:
             yield deltas

@@ -102,6 +102,7 @@ class OpenAIProvider:
             return await client.post(
                 "/chat/completions",
                 body=arguments | {"stream": True},
+                options={"headers": call.headers()},
                 cast_to=ChatCompletion,
                 stream=True,
                 stream_cls=AsyncStream[ChatCompletionChunk],

@@ -148,7 +148,9 @@ class OpenAIBackgroundProvider(OpenAIProvider):
     async def _created(self, call: Call) -> _Opened:
         create = self._ready_client().responses.create
         arguments = arguments_of(call)
-        events = await self._answer(call, create(stream=True, background=True, store=True, **arguments))
+        events = await self._answer(
+            call, create(stream=True, background=True, store=True, extra_headers=call.headers(), **arguments)
+        )
         reader = ResponseReader(self._id(call))
         try:
             async with aclosing(self._content(call, events, reader)) as deltas:
@@ -174,7 +176,9 @@ class OpenAIBackgroundProvider(OpenAIProvider):
 
     async def _resume(self, call: Call, upstream: Upstream) -> _Opened:
         retrieve = self._ready_client().responses.retrieve
-        events = await self._answer(call, retrieve(upstream.id, stream=True, starting_after=upstream.position))
+        events = await self._answer(
+            call, retrieve(upstream.id, stream=True, starting_after=upstream.position, extra_headers=call.headers())
+        )
         return _Opened(events, ResponseReader(self._id(call), upstream), None)
 
     async def _answer(self, call: Call, asked: Awaitable[AsyncStream[ResponseStreamEvent]]) -> _Events:
