@@ -1,4 +1,4 @@
-"""`python -m bench`: runs the scenarios, prints their tables, writes bench/results/<date>.json."""
+"""`python -m bench`: runs the scenarios, prints their tables, writes bench/results/<scenario>.json and a chart of it all."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from bench import fan_out, first_token, log_cost, queue_latency, worker_load
+from bench import fan_out, first_token, log_cost, many_streams, queue_latency, replays, worker_load
 from bench.cost import load, machine
 from bench.figures import Finding
 from bench.report import print_finding, save
@@ -25,6 +25,8 @@ SCENARIOS: Final[dict[str, Callable[[Stage], Coroutine[None, None, Finding]]]] =
     "c": queue_latency.run,
     "c2": first_token.run,
     "a": fan_out.run,
+    "b": many_streams.run,
+    "d": replays.run,
     "e": log_cost.run,
     "w": worker_load.run,
 }

@@ -18,6 +18,12 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
+def family(pid: int) -> list[int]:
+    """A process and its living descendants: a master of workers costs what they cost. From /proc/PID/task/PID/children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(member for child in children for member in family(int(child)))]
+
+
 def busy_s() -> float:
     """Seconds that all cores together have worked since the machine started, stolen ones among them. From /proc/stat."""
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])

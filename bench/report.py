@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench.cost import load, machine
@@ -53,8 +54,10 @@ def print_finding(console: Console, finding: Finding) -> None:
         console.print(shown)
     for target in finding.targets:
         mark = "[green]reached[/]" if target.met else "[red]missed[/] "
-        bound = f"{_number(target.most)} {target.unit}".rstrip()
-        console.print(f"  {mark}  {target.what}: {_number(target.value)} {target.unit}".rstrip() + f", wanted at most {bound}")
+        bound = f"{'at least' if target.at_least else 'at most'} {_number(target.bound)} {target.unit}".rstrip()
+        console.print(f"  {mark}  {target.what}: {_number(target.value)} {target.unit}".rstrip() + f", wanted {bound}")
+    for line in finding.absent:
+        console.print(f"  [yellow]absent[/]   {escape(line)}")
     if finding.others_cores is not None and finding.others_cores > QUIET_CORES:
         console.print(f"  [yellow]noisy[/]    others kept {finding.others_cores:.1f} cores busy meanwhile: times are too long")
     for note in finding.notes:
