@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Final
 
 from sse_starlette import EventSourceResponse
@@ -22,6 +23,10 @@ TRANSPORT: Final = "lastevent.transport"
 SEND: Final = "lastevent.send"
 """The ASGI extension under which it lends its own `send`, past the three layers that Starlette puts around it: an event goes
 to thousands of readers, and each layer is a coroutine more for each of them."""
+
+DEPARTURES: Final = "lastevent.departures"
+"""The ASGI extension under which it lends a list. Whoever puts a call into it may return and stay connected: the server waits,
+and calls when the reader has left. The layers around a response are a dozen coroutines, 8 KB for every reader that waits there."""
 
 _HEADERS: Final = {"Cache-Control": "no-store, no-transform", "Vary": "Accept, Last-Event-ID"}
 
@@ -106,10 +111,11 @@ class EventStream(EventSourceResponse):
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
+        lent = scope.get("extensions", {})
         subscriber = Subscriber(
             self._job_id,
             self._cursor,
-            scope.get("extensions", {}).get(SEND, send),  # the layers saw the response start, which is all that they look for
+            lent.get(SEND, send),  # the layers saw the response start, which is all that they look for
             heartbeat=self._options.heartbeat,
             merge=self._options.merge,
             now=loop.time(),
@@ -117,6 +123,7 @@ class EventStream(EventSourceResponse):
             on_ready=hub.resume,
         )
         opening = retry_line(settings.retry_min_ms, settings.retry_max_ms)
+        stays = False
         try:
             await subscriber.write_slowly(opening + REWIND if self._rewind else opening, loop.time())
             try:
@@ -124,10 +131,15 @@ class EventStream(EventSourceResponse):
             except RedisUnavailable:
                 if subscriber.state is not State.ENDED:
                     subscriber.end(reconnect("redis is away"), loop.time())
+            if DEPARTURES in lent:
+                lent[DEPARTURES].append(partial(hub.leave, subscriber))
+                stays = True
+                return
             while (await receive())["type"] != "http.disconnect":
                 pass
         finally:
-            hub.leave(subscriber)
+            if not stays:
+                hub.leave(subscriber)
 
 
 def _abort_of(scope: Scope) -> Callable[[], None]:
