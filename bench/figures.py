@@ -34,8 +34,9 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One scenario's outcome. `compare` names the figure by which the others are held against ours, case by case; `absent` says
-    which peers are not in it, and why; `others_cores` how many cores the rest of the machine kept busy meanwhile."""
+    """One scenario's outcome. `compare` names the figure by which the others are held against ours, case by case; `unseen` are
+    figures for the file alone; `absent` says which peers are missing, and why; `others_cores` how many cores the rest of the
+    machine kept busy meanwhile."""
 
     letter: str
     title: str
@@ -43,6 +44,7 @@ class Finding(msgspec.Struct, frozen=True):
     compare: str
     targets: list[Target] = []
     notes: list[str] = []
+    unseen: list[str] = []
     absent: list[str] = []
     others_cores: float | None = None
 

@@ -1,7 +1,7 @@
 """Scenario B: many streams, one reader each, 20 tokens/s a stream. What an event costs web and Redis, and how late it comes.
 
-Here nothing is shared by readers: what counts is how a web process learns of new entries. The tokens come from one cheap process
-that writes many streams in one round trip (`stream_source.py`): ours by the worker's append command, the peers' by `XADD`.
+Here readers share nothing: what counts is how a web process learns of new entries. The tokens come from one cheap process that
+writes many streams in one round trip (`stream_source.py`): ours by the worker's append command, the peers' by `XADD`.
 """
 
 import json
@@ -63,10 +63,11 @@ async def run(stage: Stage) -> Finding:
         compare=BOTH,
         targets=_targets(rows),
         notes=[
-            "Redis' part has the writing in it: the append script of ours, with its owner checks and its push; an XADD of theirs.",
-            "Times run from the moment at which the source sends a round trip's tokens; a worker's writer may gather 5 ms before.",
+            "Redis' part has the writing in it: the append script of ours, with owner checks and a push; an XADD of theirs.",
+            "Times run from when the source sends a round trip's tokens; a worker's writer may gather for 5 ms before.",
             *([scene.crowd.note] if scene.crowd.note else []),
         ],
+        unseen=["gaps", "delivered/s"],
         absent=field.absent,
     )
 

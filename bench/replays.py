@@ -44,10 +44,11 @@ async def run(stage: Stage) -> Finding:
         compare=BOTH,
         targets=_targets(rows, case),
         notes=[
-            "From a reader's request to its last token; the readers connect at once, so that most of it is waiting for the others.",
+            "From a reader's request to its last token; all connect at once, so that most of it is waiting for the others.",
             *field.notes(),
             *([scene.crowd.note] if scene.crowd.note else []),
         ],
+        unseen=["gaps"],
         absent=field.absent,
     )
 

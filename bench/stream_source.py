@@ -1,10 +1,10 @@
 """Many streams written from one cheap process, in bulk: what is due goes out in one round trip, so that only the servers that
 read them are measured.
 
-Run as `python -m bench.stream_source WAY STREAMS PER_S SECONDS`. WAY is `ours`, logs of jobs that are claimed as a worker claims
-them, written by the worker's own append command; or `plain`, an `XADD` a token in a pipeline. Prints one line of JSON, the
-streams' names, waits for SIGUSR1, writes for a second unstamped, prints "begins", writes stamped, and prints how many tokens and
-by how much the latest of them was late.
+Run as `python -m bench.stream_source WAY STREAMS PER_S SECONDS`. WAY is `ours`, logs of jobs claimed as a worker claims them,
+written by the worker's own append command; or `plain`, an `XADD` a token in a pipeline. Prints one line of JSON, the streams'
+names, waits for SIGUSR1, writes for a second unstamped, prints "begins", writes stamped, and prints how many tokens and by how
+much the latest of them was late.
 """
 
 import asyncio

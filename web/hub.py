@@ -30,6 +30,7 @@ from shared.push import Push, parse_push
 from shared.redis_client import UNREACHABLE, make_push_connection
 from shared.settings import Settings
 from web.replay import at_once, outran, send_page
+from web.replays import Replays
 from web.sse import REWIND, Frame, merged, reconnect, split_frames
 from web.subscriber import State, Subscriber
 from web.tail import Tail
@@ -44,6 +45,7 @@ class Hub:
         self._redis = redis
         self._log = event_log
         self._settings = settings
+        self._replays = Replays(event_log, settings)
         self._tails: dict[str, Tail] = {}
         self._confirmed: dict[str, asyncio.Future[None]] = {}
         self._fresh: dict[Tail, list[Push]] = {}
@@ -71,19 +73,17 @@ class Hub:
     def draining(self) -> bool:
         return self._draining
 
-    async def follow(self, subscriber: Subscriber, *, ended: bool = False) -> None:
+    async def follow(self, subscriber: Subscriber, *, ended_at: EventId | None = None) -> None:
         """Replays history to a reader and lets it join the tail. Returns when it is live, or has ended.
 
-        `ended`: the log has its terminal event, nothing will be pushed any more.
+        `ended_at`: the id of the log's terminal event, where it has that; nothing will be pushed any more.
 
         Raises:
             RedisUnavailable: the job's channel cannot be subscribed to, or its log not read.
         """
         self._subscribers.add(subscriber)
-        if ended:
-            await self._replay(subscriber, Tail(subscriber.job_id, 0))
-            if subscriber.state is State.LIVE:  # expired or erased since: nothing would ever come
-                subscriber.end(reconnect("the log is gone"), asyncio.get_running_loop().time())
+        if ended_at is not None:
+            await self._replays.send(subscriber, ended_at, draining=lambda: self._draining)
             return
         tail = self._tails.get(subscriber.job_id)
         if tail is not None:

@@ -9,7 +9,7 @@ from shared.ids import START, EventId
 from web.sse import Frame, merged
 from web.subscriber import Subscriber
 
-_CHUNK: Final = 64 * 1024
+CHUNK: Final = 64 * 1024
 """Bytes of history read and written at once: large enough to be few, small enough that a reader that hangs holds little. A
 thousand ordinary tokens are less."""
 
@@ -20,7 +20,7 @@ def at_once(entries: list[Entry]) -> list[Entry]:
     size = 0
     for i, entry in enumerate(entries):
         size += sum(map(len, entry.fields.values()))
-        if i and size > _CHUNK:
+        if i and size > CHUNK:
             return entries[:i]
     return entries
 
@@ -38,7 +38,7 @@ async def send_page(subscriber: Subscriber, page: list[Entry], frame_limit: int)
     loop = asyncio.get_running_loop()
     for frame in merged(frames, frame_limit) if subscriber.merge else frames:
         encoded = frame.encode()
-        if chunk and size + len(encoded) > _CHUNK:
+        if chunk and size + len(encoded) > CHUNK:
             await subscriber.write_slowly(b"".join(chunk), loop.time())
             size, chunk = 0, []
         chunk.append(encoded)

@@ -39,8 +39,8 @@ class StreamProtocol(HttpToolsProtocol):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER_MS)
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
-        """The outermost layer of the application. Lends a request what an event stream needs, and where one stays connected, waits
-        with it until the reader leaves: by then the layers have returned, and nothing of the request is kept."""
+        """The outermost layer of the application. Lends a request what an event stream needs, and where one stays connected,
+        waits with it until the reader leaves: the layers have returned by then, and nothing of the request is kept."""
         departures: list[Callable[[], None]] = []
         lent = scope.setdefault("extensions", {})
         lent[TRANSPORT], lent[SEND], lent[DEPARTURES] = self.transport, send, departures

@@ -26,7 +26,7 @@ to thousands of readers, and each layer is a coroutine more for each of them."""
 
 DEPARTURES: Final = "lastevent.departures"
 """The ASGI extension under which it lends a list. Whoever puts a call into it may return and stay connected: the server waits,
-and calls when the reader has left. The layers around a response are a dozen coroutines, 8 KB for every reader that waits there."""
+and calls when the reader has left. A dozen coroutines lie around a response: 8 KB for every reader that waits inside them."""
 
 _HEADERS: Final = {"Cache-Control": "no-store, no-transform", "Vary": "Accept, Last-Event-ID"}
 
@@ -58,7 +58,8 @@ async def open_stream(request: Request, job_id: str, cursor: EventId, options: "
     context.metrics.streams_opened.labels("no" if cursor == START else "yes").inc()
     rewind = cursor != START and not place.held
     start = START if rewind else cursor
-    return EventStream(context, job_id, start, options, rewind=rewind, ended=place.ended, headers=headers)
+    ended_at = place.last if place.ended else None
+    return EventStream(context, job_id, start, options, rewind=rewind, ended_at=ended_at, headers=headers)
 
 
 class Options:
@@ -92,7 +93,7 @@ class EventStream(EventSourceResponse):
         options: Options,
         *,
         rewind: bool,
-        ended: bool,
+        ended_at: EventId | None,
         headers: dict[str, str],
     ) -> None:
         super().__init__(content=_nothing(), headers={**_HEADERS, **headers}, sep="\n", ping=0)
@@ -102,7 +103,7 @@ class EventStream(EventSourceResponse):
         self._cursor = cursor
         self._options = options
         self._rewind = rewind
-        self._ended = ended
+        self._ended_at = ended_at
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         settings, hub = self._context.settings, self._context.hub
@@ -127,7 +128,7 @@ class EventStream(EventSourceResponse):
         try:
             await subscriber.write_slowly(opening + REWIND if self._rewind else opening, loop.time())
             try:
-                await hub.follow(subscriber, ended=self._ended)
+                await hub.follow(subscriber, ended_at=self._ended_at)
             except RedisUnavailable:
                 if subscriber.state is not State.ENDED:
                     subscriber.end(reconnect("redis is away"), loop.time())

@@ -1,5 +1,6 @@
-"""Nchan, a module of nginx in C: its memory store and its own EventSource subscriber, one worker process. From Debian's package."""
+"""Nchan, a module of nginx in C: its memory store and its own EventSource subscriber, one worker process. Debian packs it."""
 
+import os
 import shutil
 import socket
 from collections.abc import AsyncIterator
@@ -14,7 +15,6 @@ from shared.events import Token, to_data
 INSTALL: Final = "apt-get install --no-install-recommends libnginx-mod-nchan"
 _MODULES: Final = (Path("/usr/lib/nginx/modules"), Path("/usr/share/nginx/modules"), Path("/usr/lib64/nginx/modules"))
 _MODULE: Final = "ngx_nchan_module.so"
-_NGINX: Final = ("/usr/sbin/nginx", "/usr/local/sbin/nginx")
 
 _CONFIGURATION: Final = """
 load_module {module};
@@ -62,7 +62,7 @@ class Nchan(Server):
     likely_crowd = 1500
 
     async def start(self) -> None:
-        nginx = shutil.which("nginx") or next((path for path in _NGINX if Path(path).exists()), None)
+        nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
         module = next((folder / _MODULE for folder in _MODULES if (folder / _MODULE).exists()), None)
         if nginx is None or module is None:
             raise PeerMissing(f"Nchan is not here: {INSTALL}")

@@ -54,7 +54,7 @@ class ResumableStream(Server):
             yield ResumedStream(self.path_of(name), source)
 
     def note(self) -> str:
-        return "resumable-stream: its source publishes each event once a reader, in a process of its own that is not counted here."
+        return "resumable-stream: its source publishes each event once a reader, in a process that is not counted here."
 
 
 async def _installed() -> str:
