@@ -86,7 +86,6 @@ def save(findings: Sequence[Finding], *, quick: bool, load_before: float, path: 
         "findings": findings,
     }
     path.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=1) + b"\n")
-    return path
 
 
 def number(value: float) -> str:

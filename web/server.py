@@ -44,15 +44,15 @@ class StreamProtocol(HttpToolsProtocol):
         departures: list[Callable[[], None]] = []
         lent = scope.setdefault("extensions", {})
         lent[TRANSPORT], lent[SEND], lent[DEPARTURES] = self.transport, send, departures
-        await self.config.loaded_app(scope, receive, send)
-        if departures:
-            _forget(scope)
-            try:
+        try:
+            await self.config.loaded_app(scope, receive, send)
+            if departures:
+                _forget(scope)
                 while (await receive())["type"] != "http.disconnect":
                     pass
-            finally:
-                for call in departures:
-                    call()
+        finally:
+            for call in departures:
+                call()
 
 
 def _forget(scope: dict[str, Any]) -> None:
