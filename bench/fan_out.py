@@ -22,14 +22,14 @@ UNSEEN: Final = ["gaps", "connects/s"]
 QUIET_CPU, LARGEST = "CPU %", "readers"
 QUIET_CASE, LARGEST_CASE = "2,000 quiet readers", "largest crowd, p99 < 100 ms"
 _PER_S: Final = 50.0
-_WARM_UP_S: Final = 1.0
-_LAG_S: Final = 5.0
+_WARM_UP_S: Final = 0.5
+_LAG_S: Final = 3.0
 """How long after the last event the readers go on listening."""
 _QUIET_READERS, _QUIET_READERS_QUICK = 2000, 500
 _QUIET_S, _QUIET_QUICK_S = 15.0, 4.0
 """As long as a heartbeat's time, so that each reader gets one."""
 _QUIET_LATEST_S: Final = 120.0
-_TRIAL_WARM_UP_S, _TRIAL_S, _TRIALS, _TRIALS_FULL = 0.5, 2.0, 5, 9
+_TRIAL_WARM_UP_S, _TRIAL_S, _TRIALS, _TRIALS_FULL = 0.5, 2.0, 4, 9
 _GOOD_MS: Final = 100.0
 
 
@@ -44,7 +44,7 @@ class Load(NamedTuple):
         return f"{self.readers:,} readers"
 
 
-_LOADS: Final = (Load(1, 2), Load(100, 6), Load(1000, 4), Load(5000, 4))
+_LOADS: Final = (Load(1, 2), Load(100, 5), Load(1000, 4), Load(5000, 3))
 _LOADS_QUICK: Final = (Load(100, 3),)
 _SATURATING: Final = 5000
 """From here on only the fast ones are asked, unless `--full`: the others take minutes to say that they cannot."""

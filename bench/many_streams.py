@@ -19,7 +19,7 @@ from bench.stream_source import WARM_UP_S
 
 BOTH, P99 = "web + Redis µs/event", "p99 ms"
 _PER_S: Final = 20
-_LAG_S: Final = 5.0
+_LAG_S: Final = 3.0
 _OPEN_S: Final = 60.0
 """How long the source may take to have its streams, on a machine that is busy: each is a job that is submitted and claimed."""
 _CLAIMED: Final = "1,000 streams"
@@ -34,7 +34,7 @@ class Load(NamedTuple):
         return f"{self.streams:,} streams"
 
 
-_LOADS: Final = (Load(200, 5), Load(1000, 5), Load(2000, 4))
+_LOADS: Final = (Load(200, 4), Load(1000, 4), Load(2000, 4))
 _LOADS_QUICK: Final = (Load(200, 3),)
 
 

@@ -2,9 +2,9 @@
 read them are measured.
 
 Run as `python -m bench.stream_source WAY STREAMS PER_S SECONDS`. WAY is `ours`, logs of jobs claimed as a worker claims them,
-written by the worker's own append command; or `plain`, an `XADD` a token in a pipeline. Prints one line of JSON, the streams'
-names, waits for SIGUSR1, writes for a second unstamped, prints "begins", writes stamped, and prints how many tokens and by how
-much the latest of them was late.
+written by the worker's own append command; or `plain`, an `XADD` a token in a pipeline. Empties Redis, prints one line of JSON,
+the streams' names, waits for SIGUSR1, writes unstamped for a second, prints "begins", writes stamped, and prints how many there
+were and by how much the latest of them was late.
 """
 
 import asyncio
@@ -85,6 +85,7 @@ async def _write_all(write: Write, streams: int, per_s: float, seconds: float, *
 async def main(way: str, streams: int, per_s: float, seconds: float) -> None:
     settings = load_settings()
     redis = make_client(settings)
+    await redis.flushdb()  # else the jobs of a source before this one were due again, and taken in place of its own
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, told.set)
     async with AsyncExitStack() as working:
