@@ -79,20 +79,20 @@ async def _run(letters: list[str], *, quick: bool, full: bool, output: Path | No
         f"{about['cores']} cores of {about['cpu']}, {about['system']}, Python {about['python']}, "
         f"Redis {about['redis-server']}, load {load_before:g}"
     )
-    findings = []
+    findings: dict[str, Finding] = {}
     for letter in letters:
         try:
             finding = await _find(letter, quick=quick, full=full)
         except BenchFailed as failed:
             console.print(f"\nbench: scenario {letter}: {failed}", style="red", markup=False)
             continue
-        findings.append(finding)
+        findings[letter] = finding
         print_finding(console, finding)
         save([finding], quick=quick, load_before=load_before, path=RESULTS / f"{letter}.json")
     if output is not None:
-        save(findings, quick=quick, load_before=load_before, path=output)
-    _print_charts(findings)
-    files = ", ".join(f"{_near(RESULTS)}/{letter}.json" for letter in letters)
+        save([*findings.values()], quick=quick, load_before=load_before, path=output)
+    _print_charts([*findings.values()])
+    files = ", ".join(f"{_near(RESULTS)}/{letter}.json" for letter in findings)
     console.print(f"\n{files}; {time.monotonic() - begun:.0f} s")
     return len(findings) == len(letters)
 

@@ -1,7 +1,5 @@
 """Many readers in one process, which is not the bottleneck: in C where there is a compiler, else in Python, and said so."""
 
-import asyncio
-import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -10,7 +8,8 @@ from typing import Final, Literal, Self
 
 import msgspec
 
-from bench.stage import ROOT, BenchFailed, Child, Stage
+from bench.compiler import compiled
+from bench.stage import Child, Stage
 
 IN_PYTHON: Final = "No C compiler here: the readers are a Python process, whose own limits show at 1,000 readers."
 _CONNECT_S: Final = 60.0
@@ -66,15 +65,10 @@ class Crowd:
     @classmethod
     async def build(cls, stage: Stage) -> Self:
         """Raises BenchFailed: there is a compiler, and it could not compile."""
-        compiler = shutil.which("cc")
-        if compiler is None:
+        program = await compiled(stage, Path(__file__).parent / "load_client.c")
+        if program is None:
             return cls(stage, (sys.executable, "-m", "bench.load_client"), IN_PYTHON)
-        program = stage.dir / "load_client"
-        source = Path(__file__).parent / "load_client.c"
-        process = await asyncio.create_subprocess_exec(compiler, "-O2", "-o", str(program), str(source), cwd=ROOT)
-        if await process.wait() != 0:
-            raise BenchFailed(f"{compiler} could not compile {source.name}")
-        return cls(stage, (str(program),), "")
+        return cls(stage, (program,), "")
 
     @asynccontextmanager
     async def open(

@@ -14,7 +14,7 @@ from bench.crowd import Crowd, Seen
 from bench.field import Field
 from bench.figures import OURS, Finding, Row, Target, figure, times_peer
 from bench.largest import largest
-from bench.peers import ALL, Nchan, Ours, Server, Tutorial
+from bench.peers import ALL, Floor, Nchan, Ours, Server, Tutorial
 from bench.stage import BenchFailed, Child, Stage
 
 CPU, P99, RSS = "CPU µs/event", "p99 ms", "RSS KB/reader"
@@ -100,7 +100,7 @@ def _targets(rows: Sequence[Row], crowds: Sequence[Row], quiet: Sequence[Row]) -
 
 
 async def _under(scene: Scene, load: Load) -> list[Row]:
-    kinds = ALL if load.readers < _SATURATING or scene.stage.full else (Ours, Nchan)
+    kinds = ALL if load.readers < _SATURATING or scene.stage.full else (Ours, Floor, Nchan)
 
     async def measure(server: Server) -> Row:
         scene.stage.say(f"fan-out: {load.case}, {server.name}")
