@@ -13,8 +13,8 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds of CPU, user and system, of all threads that live. From /proc/PID/task/TID/schedstat, to the nanosecond; where the
-    kernel keeps no such account, from /proc/PID/stat in steps of 10 ms, proc(5)."""
+    """Seconds of CPU, user and system, of all threads that live, to the nanosecond, from /proc/PID/task/TID/schedstat. Where the
+    kernel keeps no such account: from /proc/PID/stat, in steps of 10 ms, proc(5)."""
     accounts = [*Path(f"/proc/{pid}/task").glob("*/schedstat")]
     if accounts:
         return sum(int(account.read_text().split()[0]) for account in accounts) / 1e9
