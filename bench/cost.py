@@ -13,7 +13,7 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds of CPU, user and system, of all threads that live, to the nanosecond, from /proc/PID/task/TID/schedstat. Where the
+    """Seconds of CPU, user and system, of all living threads, to the nanosecond, from /proc/PID/task/TID/schedstat. Where the
     kernel keeps no such account: from /proc/PID/stat, in steps of 10 ms, proc(5)."""
     accounts = [*Path(f"/proc/{pid}/task").glob("*/schedstat")]
     if accounts:

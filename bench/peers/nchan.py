@@ -1,4 +1,4 @@
-"""Nchan, a module of nginx in C: its memory store and its own EventSource subscriber, one worker process. Debian packs it."""
+"""Nchan, a module of nginx in C: its memory store and its own EventSource subscriber, one process. Debian packs it."""
 
 import os
 import shutil
@@ -19,8 +19,7 @@ _MODULE: Final = "ngx_nchan_module.so"
 _CONFIGURATION: Final = """
 load_module {module};
 daemon off;
-worker_processes 1;
-worker_rlimit_nofile 40000;
+master_process off;  # one process, which dies with the bench
 pid {folder}/nginx.pid;
 error_log stderr notice;
 events {{ worker_connections 30000; }}
@@ -68,12 +67,11 @@ class Nchan(Server):
             raise PeerMissing(f"Nchan is not here: {INSTALL}")
         folder = self.stage.dir / "nchan"
         folder.mkdir()
-        self.stage.dir.chmod(0o711)  # its worker has another user when this one is root, and must reach its own folder
         self.port = _free_port()
         configuration = folder / "nginx.conf"
         configuration.write_text(_CONFIGURATION.format(module=module, folder=folder, port=self.port))
         self.web = await self.stage.start("nginx", nginx, "-p", str(folder), "-c", str(configuration), may_end=True)
-        await self.web.logged("start worker process ")
+        await self.web.logged("getrlimit")
 
     def path_of(self, name: str) -> str:
         return f"/events/{name}"
