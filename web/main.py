@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import ipaddress
 import signal
 from collections.abc import AsyncIterator
@@ -74,8 +73,6 @@ async def serve(settings: Settings) -> None:
         timeout_keep_alive=75,
     )
     server = StreamServer(config, app.state.context.hub)
-    gc.collect()
-    gc.freeze()  # what was loaded stays: no full collection, which holds up every reader, looks at it again (decisions/0035)
     host, port = sock.getsockname()[:2]
     spare_what_stays()
     log.info("web is listening", host=host, port=port)
