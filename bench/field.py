@@ -2,6 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from redis.exceptions import RedisError
+
 from bench.figures import Row
 from bench.peers import Ours, PeerMissing, Server
 from bench.stage import BenchFailed, Stage
@@ -44,7 +46,7 @@ class Field:
         for server in self.of(kinds):
             try:
                 rows.append(await measure(server))
-            except (BenchFailed, OSError) as failed:  # OSError: /proc knows it no more, or it takes no connection
+            except (BenchFailed, RedisError, OSError) as failed:  # OSError: /proc knows it no more, or it takes no connection
                 self._drop(server, failed)
         return rows
 
