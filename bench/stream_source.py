@@ -29,6 +29,8 @@ from shared.settings import load_settings
 from worker.writer import Writer
 
 WARM_UP_S: Final = 1.0
+OVERTIME_S: Final = 2.0
+"""How long beyond its time it goes on with what is late."""
 _TICK_S: Final = 0.002
 """What came due within it shares a round trip, as the tokens of a busy worker do."""
 _AT_ONCE: Final = 500
@@ -65,12 +67,12 @@ def _plain(redis: Redis, names: Sequence[str]) -> Write:
 
 async def _write_all(write: Write, streams: int, per_s: float, seconds: float, *, counts: bool) -> tuple[int, float]:
     """Every stream on the same beat, out of step with the others; how many were written, and by how many seconds the latest of
-    them was late."""
+    them was late. Ends soon after its time where Redis, or this process, cannot keep up."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
     coming = deque(sorted(((k + (i * 0.618) % 1) / per_s, i) for i in range(streams) for k in range(round(seconds * per_s))))
     total, latest_s = len(coming), 0.0
-    while coming:
+    while coming and loop.time() - begun < seconds + OVERTIME_S:
         await asyncio.sleep(max(_TICK_S, begun + coming[0][0] - loop.time()))
         passed = loop.time() - begun
         latest_s = max(latest_s, passed - coming[0][0])
@@ -79,7 +81,7 @@ async def _write_all(write: Write, streams: int, per_s: float, seconds: float, *
             due[coming.popleft()[1]] = None
         if due:
             await write(list(due), counts)
-    return total, latest_s
+    return total - len(coming), latest_s
 
 
 async def main(way: str, streams: int, per_s: float, seconds: float) -> None:
