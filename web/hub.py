@@ -219,8 +219,8 @@ class Hub:
         now = asyncio.get_running_loop().time()
         for tail, pushes in fresh.items():
             before, after, terminal = pushes[0].before, pushes[-1].after, pushes[-1].terminal
-            whole = all(a.after == b.before for a, b in pairwise(pushes))
-            body = b"".join([push.frames for push in pushes])
+            whole = len(pushes) == 1 or all(a.after == b.before for a, b in pairwise(pushes))
+            body = pushes[0].frames if len(pushes) == 1 else b"".join([push.frames for push in pushes])
             for subscriber in list(tail.subscribers):
                 if not subscriber.takes_pushes:
                     continue
