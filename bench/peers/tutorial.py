@@ -39,11 +39,15 @@ class _OnPlainStreams(Server):
     def path_of(self, name: str) -> str:
         return f"/{name}/events"
 
+    def stream_of(self, name: str) -> str:
+        """A stream that no other server has: both are on one Redis, and read what they find from its beginning."""
+        return f"{type(self).__name__}-{name}"
+
     @asynccontextmanager
     async def stream(self, name: str) -> AsyncIterator[Stream]:
         redis = make_client(self.stage.settings())
         try:
-            yield PlainStream(self.path_of(name), redis, name)
+            yield PlainStream(self.path_of(self.stream_of(name)), redis, self.stream_of(name))
         finally:
             await redis.aclose()
 
