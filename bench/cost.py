@@ -13,9 +13,19 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds of CPU, user and system, of all threads; in steps of 10 ms. From /proc/PID/stat, proc(5)."""
+    """Seconds of CPU, user and system, of all living threads, to the nanosecond, from /proc/PID/task/TID/schedstat. Where the
+    kernel keeps no such account: from /proc/PID/stat, in steps of 10 ms, proc(5)."""
+    accounts = [*Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    if accounts:
+        return sum(int(account.read_text().split()[0]) for account in accounts) / 1e9
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # the name before may hold spaces
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def family(pid: int) -> list[int]:
+    """A process and its living descendants: a master of workers costs what they cost. From /proc/PID/task/PID/children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(member for child in children for member in family(int(child)))]
 
 
 def busy_s() -> float:

@@ -1,174 +1,205 @@
-"""Scenario A: one stream, many readers. What one delivered event costs the web process, and how late it comes.
+"""Scenario A: one stream, many readers. What one delivered event costs the server, how late it comes, how many it can serve.
 
-Ours beside the tutorial design, in turn, on one Redis. The events are written by this process, each with the time in its text:
-ours through the worker's own writer, the tutorial's by a plain `XADD`. The readers are one process in C.
+Ours beside its peers on one Redis, one after the other under load, all at once where they are quiet. The events are written by
+this process, each with the time in its text; the readers are one process in C.
 """
 
 import asyncio
-import json
-import shutil
-import sys
-import time
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+import contextlib
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from redis.asyncio import Redis
+from bench.beat import on_beat
+from bench.crowd import Crowd, Seen
+from bench.field import Field
+from bench.figures import OURS, Finding, Row, Target, figure, times_peer
+from bench.largest import largest
+from bench.peers import ALL, Floor, Nchan, Ours, Server, Tutorial
+from bench.stage import BenchFailed, Child, Stage
 
-from bench.figures import OURS, Finding, Row, Target
-from bench.owned_log import owned_log
-from bench.stage import ROOT, Child, Stage
-from shared.events import Token
-from shared.redis_client import make_client
-from worker.log_handle import LogHandle
-
-TUTORIAL: Final = "tutorial"
+CPU, P99, RSS = "CPU µs/event", "p99 ms", "RSS KB/reader"
+UNSEEN: Final = ["gaps", "connects/s"]
+QUIET_CPU, LARGEST = "CPU %", "readers"
+QUIET_CASE, LARGEST_CASE = "2,000 quiet readers", "largest crowd, p99 < 100 ms"
 _PER_S: Final = 50.0
-_LENGTH_S, _LENGTH_QUICK_S = 8.0, 3.0
-_READERS, _READERS_QUICK = (100, 1000), (100,)
-_WARM_UP_S: Final = 1.0
-_LAG_S: Final = 5.0
+_WARM_UP_S: Final = 0.5
+_LAG_S: Final = 3.0
 """How long after the last event the readers go on listening."""
-
-_LAG_NOTE: Final = (
-    "A server that lags takes many events at once: where p99 is long, its CPU an event is less than it were without."
-)
-
-
-class Stream(ABC):
-    """One stream that readers follow at `path` of the web process `web`."""
-
-    def __init__(self, web: Child, port: int, path: str) -> None:
-        self.web, self.port, self.path = web, port, path
-
-    @abstractmethod
-    async def write(self, text: str) -> None:
-        """Writes one event."""
+_QUIET_READERS, _QUIET_READERS_QUICK = 2000, 500
+_QUIET_S, _QUIET_QUICK_S = 15.0, 4.0
+"""As long as a heartbeat's time, so that each reader gets one."""
+_QUIET_LATEST_S: Final = 120.0
+_TRIAL_WARM_UP_S, _TRIAL_S, _TRIALS, _TRIALS_FULL = 0.5, 2.0, 4, 9
+_GOOD_MS: Final = 100.0
 
 
-class OurStream(Stream):
-    def __init__(self, web: Child, port: int, out: LogHandle) -> None:
-        super().__init__(web, port, f"/v1/jobs/{out.owner.job_id}/events")
-        self._out = out
+class Load(NamedTuple):
+    """So many readers of one stream at 50 events/s, for so long."""
 
-    async def write(self, text: str) -> None:
-        await self._out.append(Token(text))
+    readers: int
+    seconds: float
 
-
-class TutorialStream(Stream):
-    def __init__(self, web: Child, port: int, redis: Redis, name: str) -> None:
-        super().__init__(web, port, f"/{name}/events")
-        self._redis = redis
-        self._name = name
-
-    async def write(self, text: str) -> None:
-        await self._redis.xadd(self._name, {"text": text})
+    @property
+    def case(self) -> str:
+        return f"{self.readers:,} readers"
 
 
-class Crowd(NamedTuple):
-    """The command line of the load client, without its arguments, and what is to be known about it."""
+_LOADS: Final = (Load(1, 2), Load(100, 5), Load(1000, 4), Load(5000, 3))
+_LOADS_QUICK: Final = (Load(100, 3),)
+_SATURATING: Final = 5000
+"""From here on only the fast ones are asked, unless `--full`: the others take minutes to say that they cannot."""
 
-    command: tuple[str, ...]
-    note: str
+_NOTES: Final = [
+    "CPU µs/event is the same number as CPU-milliseconds per 1,000 delivered events.",
+    "A server that lags takes many events at once: where p99 is long, its CPU an event is less than it were without.",
+]
+
+
+class Scene(NamedTuple):
+    stage: Stage
+    redis: Child
+    crowd: Crowd
+    field: Field
 
 
 async def run(stage: Stage) -> Finding:
     redis = await stage.redis()
-    crowd = await _load_client(stage)
-    ours = await _our_web(stage)
-    tutorial = await _tutorial_web(stage)
-    rows = []
-    for readers in _READERS_QUICK if stage.quick else _READERS:
-        async with _our_stream(stage, *ours) as stream:
-            rows.append(await _measure(stage, crowd, stream, OURS, readers, redis))
-        async with _tutorial_stream(stage, *tutorial, name=f"tokens{readers}") as stream:
-            rows.append(await _measure(stage, crowd, stream, TUTORIAL, readers, redis))
-    a, b = rows[0].figures["CPU µs/event"], rows[1].figures["CPU µs/event"]
+    scene = Scene(stage, redis, await Crowd.build(stage), Field(stage))
+    await scene.field.start(ALL)
+    quiet = await _quiet(scene)
+    rows: list[Row] = []
+    for load in _LOADS_QUICK if stage.quick else _LOADS:
+        rows += await _under(scene, load)
+    crowds = [] if stage.quick else await _largest_crowds(scene)
     return Finding(
         letter="A",
         title="Fan-out: one stream at 50 events/s",
-        rows=rows,
-        compare="CPU µs/event",
-        targets=[Target("CPU per delivered event at 100 readers / the tutorial's", round(a / b, 4), 0.1, "")],
-        notes=[_LAG_NOTE, *([crowd.note] if crowd.note else [])],
+        rows=[*rows, *crowds, *quiet],
+        compare=CPU,
+        targets=_targets(rows, crowds, quiet),
+        notes=[*_NOTES, *scene.field.notes(), *([scene.crowd.note] if scene.crowd.note else [])],
+        unseen=UNSEEN,
+        absent=scene.field.absent,
     )
 
 
-async def _measure(stage: Stage, crowd: Crowd, stream: Stream, server: str, readers: int, redis: Child) -> Row:
-    length_s = _LENGTH_QUICK_S if stage.quick else _LENGTH_S
-    events = int(length_s * _PER_S)
-    rss_before = stream.web.rss_bytes
-    arguments = (stream.port, stream.path, readers, events, _WARM_UP_S + length_s + _LAG_S)
-    client = await stage.start("load client", *crowd.command, *map(str, arguments), may_end=True)
-    stage.say(f"fan-out: {readers:,} readers, {server}")
-    if await client.line() != "connected":
-        raise AssertionError("the load client says `connected` first")
-    await _produce(stream, int(_WARM_UP_S * _PER_S), stamped=False)
-    cpu, redis_cpu, rss = stream.web.cpu_s, redis.cpu_s, stream.web.rss_bytes
-    await _produce(stream, events, stamped=True)
-    seen = json.loads(await client.line(length_s + 2 * _LAG_S))
-    cpu, redis_cpu = stream.web.cpu_s - cpu, redis.cpu_s - redis_cpu
-    await client.stop()
-    delivered = max(1, seen["events"])
-    figures = {
-        "CPU µs/event": round(cpu / delivered * 1e6, 2),
-        "Redis µs/event": round(redis_cpu / delivered * 1e6, 2),
-        "p50 ms": seen["p50_ms"],
-        "p99 ms": seen["p99_ms"],
-        "RSS KB/reader": round((rss - rss_before) / readers / 1024, 1),
-        "delivered %": round(100 * seen["events"] / seen["wanted"], 2),
+def _targets(rows: Sequence[Row], crowds: Sequence[Row], quiet: Sequence[Row]) -> list[Target]:
+    targets = [
+        *times_peer(rows, "1,000 readers", CPU, Nchan.name, 1.2, "CPU per delivered event at 1,000 readers"),
+        *times_peer(rows, "100 readers", CPU, Tutorial.name, 0.1, "CPU per delivered event at 100 readers"),
+        *times_peer(rows, "1,000 readers", P99, Nchan.name, 1.5, "p99 delivery at 1,000 readers"),
+        *times_peer(crowds, LARGEST_CASE, LARGEST, Nchan.name, 2, "largest crowd with p99 < 100 ms", at_least=True),
+        *times_peer(rows, "5,000 readers", "delivered/s", Nchan.name, 2, "deliveries/s to 5,000 readers", at_least=True),
+    ]
+    ours = next((row.figures for row in quiet if row.server == OURS), None)
+    if ours is not None:
+        targets.append(Target("RSS per connection", ours[RSS], 12, "KB"))
+        targets.append(Target("CPU of the quiet ones", ours[QUIET_CPU], 0.5, "%"))
+    gaps = [gaps for row in rows if (gaps := figure([row], row.case, OURS, "gaps")) is not None]
+    return [*targets, Target("gaps in the ids that readers saw", sum(gaps), 0, "")]
+
+
+async def _under(scene: Scene, load: Load) -> list[Row]:
+    kinds = ALL if load.readers < _SATURATING or scene.stage.full else (Ours, Floor, Nchan)
+
+    async def measure(server: Server) -> Row:
+        scene.stage.say(f"fan-out: {load.case}, {server.name}")
+        return await _measure(scene, server, load)
+
+    return await scene.field.each(kinds, measure)
+
+
+async def _measure(scene: Scene, server: Server, load: Load) -> Row:
+    web, redis = server.web, scene.redis
+    await web.idle()
+    events, lasts_s = round(load.seconds * _PER_S), _WARM_UP_S + load.seconds + _LAG_S
+    async with (
+        server.stream(f"at{load.readers}") as stream,
+        scene.crowd.open(server.port, [stream.path], load.readers, events=events, seconds=lasts_s) as readers,
+    ):
+        await on_beat(stream.write, _WARM_UP_S, _PER_S, counts=False)
+        cpu_s, redis_cpu_s = web.cpu_s, redis.cpu_s
+        await on_beat(stream.write, load.seconds, _PER_S)
+        seen = await readers.seen()
+        cost = web.cpu_s - cpu_s, redis.cpu_s - redis_cpu_s
+    return Row(load.case, server.name, _figures(seen, *cost))
+
+
+def _figures(seen: Seen, cpu_s: float, redis_cpu_s: float) -> dict[str, float]:
+    delivered = max(1, seen.events)
+    return {
+        CPU: round(cpu_s / delivered * 1e6, 2),
+        "Redis µs/event": round(redis_cpu_s / delivered * 1e6, 2),
+        "p50 ms": seen.p50_ms,
+        P99: seen.p99_ms,
+        "delivered %": seen.delivered_percent,
+        "delivered/s": seen.events_per_s,
+        "connects/s": round(seen.connect_per_s),
+        "gaps": seen.gaps,
     }
-    return Row(f"{readers:,} readers", server, figures)
 
 
-async def _produce(stream: Stream, n: int, *, stamped: bool) -> None:
-    """Writes `n` events on a fixed beat, so that a slow write makes none later than itself."""
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    for i in range(n):
-        await asyncio.sleep(max(0.0, begun + i / _PER_S - loop.time()))
-        mark = "@" if stamped else "~"
-        await stream.write(f"{mark}{time.monotonic_ns() // 1000:016d} word ")
+# --- the largest crowd ----------------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def _our_stream(stage: Stage, web: Child, port: int) -> AsyncIterator[Stream]:
-    async with owned_log(stage.settings()) as out:
-        yield OurStream(web, port, out)
+async def _largest_crowds(scene: Scene) -> list[Row]:
+    trials = _TRIALS_FULL if scene.stage.full else _TRIALS
+
+    async def measure(server: Server) -> Row:
+        most = await largest(lambda readers: _is_well_served(scene, server, readers), server.likely_crowd, trials)
+        return Row(LARGEST_CASE, server.name, {LARGEST: most})
+
+    return await scene.field.each(ALL if scene.stage.full else (Ours, Nchan), measure)
 
 
-@asynccontextmanager
-async def _tutorial_stream(stage: Stage, web: Child, port: int, *, name: str) -> AsyncIterator[Stream]:
-    redis = make_client(stage.settings())
+async def _is_well_served(scene: Scene, server: Server, readers: int) -> bool:
+    """Whether a crowd of this size gets all events, 99 % of them within 100 ms."""
+    scene.stage.say(f"largest crowd: {server.name}, {readers:,} readers")
+    await server.web.idle()
+    events, lasts_s = round(_TRIAL_S * _PER_S), _TRIAL_WARM_UP_S + _TRIAL_S + 1
     try:
-        yield TutorialStream(web, port, redis, name)
-    finally:
-        await redis.aclose()
+        async with (
+            server.stream(f"crowd{readers}") as stream,
+            scene.crowd.open(server.port, [stream.path], readers, events=events, seconds=lasts_s) as crowd,
+        ):
+            await on_beat(stream.write, _TRIAL_WARM_UP_S, _PER_S, counts=False)
+            await on_beat(stream.write, _TRIAL_S, _PER_S)
+            seen = await crowd.seen()
+    except BenchFailed:
+        if not server.web.lives:
+            raise
+        return False  # it turned some of them away, or could not answer them in time
+    return seen.events >= seen.wanted and seen.p99_ms < _GOOD_MS
 
 
-async def _our_web(stage: Stage) -> tuple[Child, int]:
-    env = stage.environment(log_level="info", log_json="1")
-    web = await stage.python("cli.main", "web", "--port", "0", **env)
-    return web, int(json.loads(await web.logged("web is listening"))["port"])
+# --- quiet readers --------------------------------------------------------------------------------------------------------
 
 
-async def _tutorial_web(stage: Stage) -> tuple[Child, int]:
-    command = ("uvicorn", "bench.tutorial_app:app", "--port", "0", "--no-access-log", "--no-use-colors")
-    web = await stage.python(*command, BENCH_REDIS_URL=stage.redis_url)
-    return web, int((await web.logged("Uvicorn running on")).partition("127.0.0.1:")[2].split()[0])
+async def _quiet(scene: Scene) -> list[Row]:
+    """All servers at once: what they cost while nothing is sent, the first thing after their start."""
+    stage = scene.stage
+    readers, seconds = (_QUIET_READERS_QUICK, _QUIET_QUICK_S) if stage.quick else (_QUIET_READERS, _QUIET_S)
+    case = f"{readers:,} quiet readers"
+    async with contextlib.AsyncExitStack() as open_streams:
 
+        async def connect(server: Server) -> Row:
+            stage.say(f"quiet readers: {server.name}")
+            path = (await open_streams.enter_async_context(server.stream("quiet"))).path
+            async with scene.crowd.open(server.port, [path], 20, seconds=seconds):
+                pass  # what the very first readers make a process load is no reader's
+            await server.web.idle()
+            rss = server.web.rss_bytes
+            await open_streams.enter_async_context(scene.crowd.open(server.port, [path], readers, seconds=_QUIET_LATEST_S))
+            await server.web.idle()
+            return Row(case, server.name, {RSS: round((server.web.rss_bytes - rss) / readers / 1024, 1)})
 
-async def _load_client(stage: Stage) -> Crowd:
-    """In C where there is a compiler, else in Python."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        note = "No C compiler: the readers are a Python process, whose own limits show at 1,000 readers."
-        return Crowd((sys.executable, "-m", "bench.load_client"), note)
-    program = stage.dir / "load_client"
-    source = Path(__file__).parent / "load_client.c"
-    process = await asyncio.create_subprocess_exec(compiler, "-O2", "-o", str(program), str(source), cwd=ROOT)
-    if await process.wait() != 0:
-        raise RuntimeError(f"{compiler} could not compile {source}")
-    return Crowd((str(program),), "")
+        connected = {row.server: row for row in await scene.field.each(ALL, connect)}
+        before = {server.name: server.web.cpu_s for server in scene.field.of(ALL)}
+        stage.say(f"quiet readers: {seconds:g} s of silence")
+        await asyncio.sleep(seconds)
+
+        async def silence(server: Server) -> Row:
+            percent = 100 * (server.web.cpu_s - before[server.name]) / seconds
+            return Row(case, server.name, {**connected[server.name].figures, QUIET_CPU: round(percent, 2)})
+
+        return await scene.field.each(ALL, silence)

@@ -73,7 +73,9 @@ async def owned_log(settings: Settings) -> AsyncIterator[LogHandle]:
         owner = Owner(redis, settings, Writer)
         async with owner.working():
             out = await owner.open()
-            yield out
-            await owner.end(out)
+            try:
+                yield out
+            finally:  # left open it would be due again, and taken in place of the next one
+                await owner.end(out)
     finally:
         await redis.aclose()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from bench.cost import busy_s, cpu_s, rss_bytes
+from bench.cost import busy_s, cpu_s, family, rss_bytes
 from cli import tether
 from cli.data_dir import DataDir
 from cli.embedded_redis import EmbeddedRedis, find_redis_server
@@ -21,7 +21,7 @@ from shared.settings import Settings
 ROOT: Final = Path(__file__).parent.parent
 START_S: Final = 30.0
 """How long a child may take to say its first word: Python's imports, on a machine that is busy."""
-
+_IDLE_AFTER_S: Final = 5.0
 
 T = TypeVar("T")
 
@@ -41,8 +41,8 @@ class Child:
 
     @property
     def cpu_s(self) -> float:
-        """Seconds of CPU it has used, in its own code and in the kernel's."""
-        return cpu_s(self.pid)
+        """Seconds of CPU that it and its children have used, in their own code and in the kernel's."""
+        return sum(map(cpu_s, family(self.pid)))
 
     @property
     def lives(self) -> bool:
@@ -50,7 +50,16 @@ class Child:
 
     @property
     def rss_bytes(self) -> int:
-        return rss_bytes(self.pid)
+        return sum(map(rss_bytes, family(self.pid)))
+
+    async def idle(self) -> None:
+        """Returns once it has next to nothing to do, as after a crowd has left it, or after a few seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_IDLE_AFTER_S):
+                before = -1.0
+                while self.cpu_s - before > 0.02:
+                    before = self.cpu_s
+                    await asyncio.sleep(0.25)
 
     async def line(self, timeout: float = START_S) -> str:
         """Its next line.
@@ -112,8 +121,9 @@ class Stage:
     """Use as `async with`. `say` tells the person at the terminal what goes on; `others_cores` is how many cores everything
     else on the machine kept busy meanwhile: figures of a busy machine are figures of its scheduler."""
 
-    def __init__(self, *, quick: bool, say: Callable[[str], None]) -> None:
+    def __init__(self, *, quick: bool, full: bool = False, say: Callable[[str], None]) -> None:
         self.quick = quick
+        self.full = full
         self.say = say
         self.redis_url = ""
         self.dir = Path(tempfile.mkdtemp(prefix="lastevent-bench-"))

@@ -164,6 +164,8 @@ class Settings(BaseSettings):
     """The random `retry:` of protocol 4.4, so that a herd does not come back as one."""
     tail_bytes: int = Field(256 * 1024, ge=4096)
     """How much of a followed job's newest frames is kept in memory for readers that lag; older ones read the log."""
+    replay_cache_bytes: int = Field(16 * 1024 * 1024, ge=0)
+    """How much of the replays of ended jobs is kept in memory, half a minute each, for the readers that come next; 0: none."""
     log_check_s: float = Field(5.0, gt=0)
     """How often the hub compares its tails with the logs, so that a lost last push hangs nobody."""
     web_drain_s: float = Field(5.0, ge=0, le=600)

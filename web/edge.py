@@ -8,6 +8,8 @@ from typing import Any, Final
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from web.lent import at_departure
+
 log = structlog.get_logger()
 
 HEADER: Final = "X-Request-ID"
@@ -25,9 +27,10 @@ def request_id() -> str:
     return _current.get()
 
 
-def note(scope: Scope, **fields: Any) -> None:
+def notes(scope: Scope) -> dict[str, Any]:
     """What else the request's line says; fields without a value are left out."""
-    scope.setdefault(_NOTES, {}).update(fields)
+    noted: dict[str, Any] = scope.setdefault(_NOTES, {})
+    return noted
 
 
 class Edge:
@@ -60,7 +63,9 @@ class Edge:
         try:
             await self._app(scope, receive, answer)
         finally:
-            _say(scope, status, time.monotonic() - begun)
+            line = _Line(scope, status, begun)
+            if not at_departure(scope, line.say):
+                line.say()
 
 
 def _given(scope: Scope) -> str | None:
@@ -72,12 +77,24 @@ def _given(scope: Scope) -> str | None:
     return None
 
 
-def _say(scope: Scope, status: int, took_s: float) -> None:
-    path: str = scope["path"]
-    job_id = scope.get("path_params", {}).get("job_id")
-    notes = {"job": job_id, **scope.get(_NOTES, {})}
-    say = log.info if path.startswith("/v1/jobs") else log.debug
-    say(
-        "request", method=scope["method"], path=path[:_PATH_MOST], status=status, ms=round(took_s * 1000, 1),
-        **{name: value for name, value in notes.items() if value is not None},
-    )  # fmt: skip
+class _Line:
+    """What is said of a request once it is over; by then its scope may be empty."""
+
+    __slots__ = ("_begun", "_job_id", "_method", "_noted", "_path", "_status")
+
+    def __init__(self, scope: Scope, status: int, begun: float) -> None:
+        self._method: str = scope["method"]
+        self._path: str = scope["path"]
+        self._job_id: str | None = scope.get("path_params", {}).get("job_id")
+        self._noted = notes(scope)
+        self._status = status
+        self._begun = begun
+
+    def say(self) -> None:
+        fields = {"job": self._job_id, **self._noted}
+        say = log.info if self._path.startswith("/v1/jobs") else log.debug
+        say(
+            "request", method=self._method, path=self._path[:_PATH_MOST], status=self._status,
+            ms=round((time.monotonic() - self._begun) * 1000, 1),
+            **{name: value for name, value in fields.items() if value is not None},
+        )  # fmt: skip

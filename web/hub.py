@@ -30,6 +30,7 @@ from shared.redis_client import UNREACHABLE
 from shared.settings import Settings
 from web.push_connection import PushConnection
 from web.replay import at_once, joined, outran, send_page
+from web.replays import Replays
 from web.sse import REWIND, Frame, reconnect, split_frames
 from web.subscriber import State, Subscriber
 from web.tail import Tail
@@ -57,6 +58,7 @@ class Hub:
             redis, settings, self._take, lambda: map(keys.log, self._tails), lambda: self._spawn(self._check_logs())
         )
         self.traffic = Traffic()
+        self._replays = Replays(event_log, settings, self.traffic, self.send_away)
 
     # --- readers -----------------------------------------------------------------------------------------------------
 
@@ -77,19 +79,17 @@ class Hub:
     def draining(self) -> bool:
         return self._draining
 
-    async def follow(self, subscriber: Subscriber, *, ended: bool = False) -> None:
+    async def follow(self, subscriber: Subscriber, *, ended_at: EventId | None = None) -> None:
         """Replays history to a reader and lets it join the tail. Returns when it is live, or has ended.
 
-        `ended`: the log has its terminal event, nothing will be pushed any more.
+        `ended_at`: the id of the log's terminal event, where it has that; nothing will be pushed any more.
 
         Raises:
             RedisUnavailable: the job's channel cannot be subscribed to, or its log not read.
         """
         self._subscribers.add(subscriber)
-        if ended:
-            await self._replay(subscriber, Tail(subscriber.job_id, 0))
-            if subscriber.state is State.LIVE:  # expired or erased since: nothing would ever come
-                self.send_away(subscriber, "the log is gone")
+        if ended_at is not None:
+            await self._replays.send(subscriber, ended_at, draining=lambda: self._draining)
             return
         tail = self._tails.get(subscriber.job_id)
         if tail is not None:

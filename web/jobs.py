@@ -13,7 +13,7 @@ from shared.job_queue import Submitted
 from shared.job_store import PAGE_DEFAULT, PAGE_MOST
 from shared.models import check_request
 from web.context import context_of, events_url, tenant_of
-from web.edge import note, request_id
+from web.edge import notes, request_id
 from web.problems import BodyTooLarge, UnsupportedMediaType
 from web.stream import Options, open_stream
 
@@ -34,7 +34,7 @@ async def submit(request: Request) -> Response:
     options = Options.of(request) if _accepts_events(request) else None  # a wrong one submits nothing
     tenant = tenant_of(request)
     submitted = await context.queue.submit(job_request, model, tenant=tenant, idempotency_key=key, request_id=request_id())
-    note(request.scope, job=submitted.job_id, model=model.id, replayed=submitted.replayed or None)
+    notes(request.scope).update(job=submitted.job_id, model=model.id, replayed=submitted.replayed or None)
     if not submitted.replayed:
         context.metrics.submits.labels(model.provider).inc()
     headers = {"Location": f"/v1/jobs/{submitted.job_id}"}

@@ -11,7 +11,7 @@ from web.sse import Frame, merged
 from web.subscriber import Subscriber
 from web.traffic import Traffic
 
-_CHUNK: Final = 64 * 1024
+CHUNK: Final = 64 * 1024
 """Bytes of history read and written at once: large enough to be few, small enough that a reader that hangs holds little. A
 thousand ordinary tokens are less."""
 
@@ -22,7 +22,7 @@ def at_once(entries: list[Entry]) -> list[Entry]:
     size = 0
     for i, entry in enumerate(entries):
         size += sum(map(len, entry.fields.values()))
-        if i and size > _CHUNK:
+        if i and size > CHUNK:
             return entries[:i]
     return entries
 
@@ -39,7 +39,7 @@ async def send_page(subscriber: Subscriber, page: list[Entry], frame_limit: int,
     chunk: list[bytes] = []
     for frame in merged(frames, frame_limit) if subscriber.merge else frames:
         encoded = frame.encode()
-        if chunk and size + len(encoded) > _CHUNK:
+        if chunk and size + len(encoded) > CHUNK:
             await _send(subscriber, chunk, traffic)
             size, chunk = 0, []
         chunk.append(encoded)

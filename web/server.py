@@ -2,14 +2,16 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.errors import ConfigurationError
 from web.hub import Hub
-from web.stream import SEND, TRANSPORT
+from web.lent import DEPARTURES, SEND, TRANSPORT
 
 _SEND_BUFFER: Final = 128 * 1024
 """Bytes the kernel may hold for a reader. Left alone it grows to megabytes before a stalled reader shows."""
@@ -18,10 +20,15 @@ _DEAD_PEER_MS: Final = 30_000
 
 
 class StreamProtocol(HttpToolsProtocol):
-    """uvicorn's own HTTP protocol, with the socket set up and lent to the request (`web/stream.py` aborts stalled readers)."""
+    """uvicorn's own HTTP protocol, with the socket set up, lent to the request, and little kept of it (decisions/0035)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.app = self._serve
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        self.flow = Flow(transport)
         sock: socket.socket | None = transport.get_extra_info("socket")
         if sock is None:
             return
@@ -31,16 +38,43 @@ class StreamProtocol(HttpToolsProtocol):
             if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER_MS)
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        extensions: dict[str, Any] = self.scope.setdefault("extensions", {})
-        extensions[TRANSPORT] = self.transport
-        self._extensions = extensions
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        """The outermost layer of the application. Lends a request what an event stream needs, and where one stays connected,
+        waits with it until the reader leaves: the layers have returned by then, and nothing of the request is kept."""
+        departures: list[Callable[[], None]] = []
+        extensions = scope.setdefault("extensions", {})
+        extensions[TRANSPORT], extensions[SEND], extensions[DEPARTURES] = self.transport, send, departures
+        try:
+            await self.config.loaded_app(scope, receive, send)
+            if departures:
+                _forget(scope)
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+        finally:
+            for call in departures:
+                call()
 
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        if self.cycle is not None:  # None for an upgrade that was refused
-            self._extensions[SEND] = self.cycle.send
+
+def _forget(scope: dict[str, Any]) -> None:
+    """Empties a request's scope, which its connection holds, but for the one thing that uvicorn's `send` looks at."""
+    method = scope["method"]
+    scope["headers"].clear()
+    scope.clear()
+    scope["method"] = method
+
+
+class Flow(FlowControl):
+    """uvicorn's flow control, whose event, most of a kilobyte, is made for those connections only that were ever paused."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.read_paused = False
+        self.write_paused = False
+
+    def pause_writing(self) -> None:
+        if not self.write_paused:
+            self.write_paused = True
+            self._is_writable_event = asyncio.Event()
 
 
 class StreamServer(uvicorn.Server):

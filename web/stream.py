@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from sse_starlette import EventSourceResponse
 from starlette.requests import Request
@@ -14,16 +15,11 @@ from shared.ids import START, EventId
 from shared.redis_client import UNREACHABLE
 from shared.settings import Settings
 from web.context import Context, context_of, tenant_of
-from web.edge import note
+from web.edge import notes
+from web.hub import Hub
+from web.lent import DEPARTURES, SEND, TRANSPORT, lent
 from web.sse import HEARTBEAT, HEARTBEAT_EVENT, REWIND, reconnect, retry_line
 from web.subscriber import State, Subscriber
-
-TRANSPORT: Final = "lastevent.transport"
-"""The ASGI extension under which `web/server.py` lends a request its transport."""
-
-SEND: Final = "lastevent.send"
-"""The ASGI extension under which it lends its own `send`, past the three layers that Starlette puts around it: an event goes
-to thousands of readers, and each layer is a coroutine more for each of them."""
 
 _HEADERS: Final = {"Cache-Control": "no-store, no-transform", "Vary": "Accept, Last-Event-ID"}
 
@@ -55,7 +51,8 @@ async def open_stream(request: Request, job_id: str, cursor: EventId, options: "
     context.metrics.streams_opened.labels("no" if cursor == START else "yes").inc()
     rewind = cursor != START and not place.held
     start = START if rewind else cursor
-    return EventStream(context, job_id, start, options, rewind=rewind, ended=place.ended, headers=headers)
+    ended_at = place.last if place.ended else None
+    return EventStream(context, job_id, start, options, rewind=rewind, ended_at=ended_at, headers=headers)
 
 
 class Options:
@@ -89,7 +86,7 @@ class EventStream(EventSourceResponse):
         options: Options,
         *,
         rewind: bool,
-        ended: bool,
+        ended_at: EventId | None,
         headers: dict[str, str],
     ) -> None:
         super().__init__(content=_nothing(), headers={**_HEADERS, **headers}, sep="\n", ping=0)
@@ -99,11 +96,10 @@ class EventStream(EventSourceResponse):
         self._cursor = cursor
         self._options = options
         self._rewind = rewind
-        self._ended = ended
+        self._ended_at = ended_at
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        settings, hub = self._context.settings, self._context.hub
-        loop = asyncio.get_running_loop()
+        hub = self._context.hub
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -111,32 +107,49 @@ class EventStream(EventSourceResponse):
         subscriber = Subscriber(
             self._job_id,
             self._cursor,
-            scope.get("extensions", {}).get(SEND, send),  # the layers saw the response start, which is all that they look for
+            lent(scope, SEND) or send,  # the layers saw the response start, which is all that they look for
             heartbeat=self._options.heartbeat,
             merge=self._options.merge,
-            now=loop.time(),
+            now=asyncio.get_running_loop().time(),
             abort=_abort_of(scope),
             on_ready=hub.resume,
         )
-        opening = retry_line(settings.retry_min_ms, settings.retry_max_ms)
+        leave = partial(_leave, hub, subscriber, notes(scope))
+        departures = lent(scope, DEPARTURES)
+        stays = False
         try:
-            hub.traffic.rewinds += self._rewind
-            await subscriber.write_slowly(opening + REWIND if self._rewind else opening, loop.time())
-            try:
-                await hub.follow(subscriber, ended=self._ended)
-            except RedisUnavailable:
-                if subscriber.state is not State.ENDED:
-                    hub.send_away(subscriber, "redis is away")
+            await self._begin(subscriber)
+            if departures is not None:
+                departures.append(leave)
+                stays = True
+                return
             while (await receive())["type"] != "http.disconnect":
                 pass
         finally:
-            hub.leave(subscriber)
-            note(scope, frames=subscriber.frames, at=str(subscriber.cursor), why=subscriber.why)
+            if not stays:
+                leave()
+
+    async def _begin(self, subscriber: Subscriber) -> None:
+        """Returns once the reader is live, or has its end."""
+        settings, hub, now = self._context.settings, self._context.hub, asyncio.get_running_loop().time()
+        opening = retry_line(settings.retry_min_ms, settings.retry_max_ms)
+        hub.traffic.rewinds += self._rewind
+        await subscriber.write_slowly(opening + REWIND if self._rewind else opening, now)
+        try:
+            await hub.follow(subscriber, ended_at=self._ended_at)
+        except RedisUnavailable:
+            if subscriber.state is not State.ENDED:
+                hub.send_away(subscriber, "redis is away")
+
+
+def _leave(hub: Hub, subscriber: Subscriber, line: dict[str, Any]) -> None:
+    hub.leave(subscriber)
+    line.update(frames=subscriber.frames, at=str(subscriber.cursor), why=subscriber.why)
 
 
 def _abort_of(scope: Scope) -> Callable[[], None]:
     """Cuts the connection without a word: by its transport, or, on a server that lends none, by ending the request."""
-    transport = scope.get("extensions", {}).get(TRANSPORT)
+    transport = lent(scope, TRANSPORT)
     if transport is not None:
         return transport.abort  # type: ignore[no-any-return]
     task = asyncio.current_task()

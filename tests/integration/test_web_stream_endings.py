@@ -249,6 +249,18 @@ async def test_a_reader_that_leaves_is_forgotten(make_settings: Making, redis: R
         assert await redis.exists(keys.log(author.job_id))
 
 
+async def test_a_reader_that_stays_keeps_nothing_of_its_request(make_settings: Making, new_author: NewAuthor) -> None:
+    """Thousands of them wait for hours: its headers, and the layers around the response, are more than all the rest."""
+    author = await new_author()
+    async with web_client(make_settings) as (web, client), open_stream(client, author.job_id) as stream:
+        await stream.until_id("1-0")
+        (subscriber,) = web.hub._subscribers
+        cycle = subscriber._send.__self__  # type: ignore[attr-defined]  # uvicorn's own `send`, as the server lends it
+        await wait_until(lambda: cycle.scope == {"method": "GET"}, message="the layers have returned")
+        await author.put(Token("more"))
+        await stream.until("token")
+
+
 async def _overfill(author: Author) -> None:
     """2.4 MB in 40 pushes: more than the sockets between the two ends of a loopback hold."""
     for _ in range(40):

@@ -1,7 +1,8 @@
 """web/edge.py: each request has an id and a line."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, cast
 
 import httpx2
 import pytest
@@ -11,14 +12,16 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
 from shared.errors import Unavailable
 from web import problems
-from web.edge import Edge, note, request_id
+from web.edge import Edge, notes, request_id
+from web.lent import DEPARTURES
 
 
 async def _tell(request: Request) -> Response:
-    note(request.scope, frames=3, why=None)
+    notes(request.scope).update(frames=3, why=None)
     return Response(request_id())
 
 
@@ -52,6 +55,29 @@ async def get(path: str, given: bytes | None = None) -> httpx2.Response:
     transport = httpx2.ASGITransport(app=APP, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
         return await client.get(path, headers={b"X-Request-ID": given} if given is not None else None)
+
+
+async def test_one_that_stays_connected_has_its_line_once_it_is_over(lines: list[Any]) -> None:
+    departures: list[Callable[[], None]] = []
+
+    async def stream(scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        departures.append(partial(notes(scope).update, frames=7))
+
+    scope: Scope = {
+        "type": "http", "method": "GET", "path": "/v1/jobs/job_1/events", "headers": [], "extensions": {DEPARTURES: departures}
+    }  # fmt: skip
+    await Edge(stream)(scope, cast(Receive, None), _swallow)
+    scope.clear()  # as the server does, to keep little of a reader that waits
+    assert not lines
+    for call in departures:
+        call()
+    [line] = lines
+    assert (line["path"], line["status"], line["frames"]) == ("/v1/jobs/job_1/events", 200, 7)
+
+
+async def _swallow(_message: Message) -> None:
+    return
 
 
 async def test_an_id_that_the_caller_gives_is_kept_and_repeated(lines: list[Any]) -> None:

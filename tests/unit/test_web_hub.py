@@ -259,7 +259,7 @@ async def test_an_ended_log_that_vanished_hangs_nobody(hub: Hub, log: FakeLog) -
     """It expired between the look at its record and the read: the reader comes again, and is told 404."""
     wire = Wire()
     reader = Subscriber(JOB, START, wire.send, heartbeat=b"", merge=True, now=0.0, abort=wire.abort, on_ready=hub.resume)
-    await hub.follow(reader, ended=True)
+    await hub.follow(reader, ended_at=EventId(1, 9))
     assert wire.complete
     assert b"reconnect" in wire.body
 

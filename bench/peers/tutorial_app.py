@@ -1,7 +1,7 @@
 """The tutorial design: Starlette and sse-starlette, a loop of `XREAD BLOCK` and a connection per reader, events as dicts.
 
 This is how event streams over Redis Streams are commonly written, and what a reader's cursor, a shared tail and frames encoded
-once are measured against. Run by uvicorn as it comes: `python -m uvicorn bench.tutorial_app:app`.
+once are measured against. Run by uvicorn as it comes: `python -m uvicorn bench.peers.tutorial_app:app`.
 """
 
 import json
