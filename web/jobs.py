@@ -25,7 +25,7 @@ async def submit(request: Request) -> Response:
     context = context_of(request)
     if context.hub.draining:
         raise Unavailable("This server is stopping; another takes the job.", retry_after_s=1)
-    _check_media_type(request)
+    check_media_type(request)
     body = await read_body(request, context.settings.body_limit)
     job_request = parse_request(body)
     model = check_request(job_request, context.settings)
@@ -98,7 +98,7 @@ def _as_queued(submitted: Submitted, request: JobRequest) -> Job:
     )
 
 
-def _check_media_type(request: Request) -> None:
+def check_media_type(request: Request) -> None:
     """JSON says so. A page of another site can send forms and plain text here without asking, but not this."""
     sent = request.headers.get("content-type", "")
     if sent.partition(";")[0].strip().lower() != "application/json":

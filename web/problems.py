@@ -31,11 +31,25 @@ class UnsupportedMediaType(LasteventError):
     code = "unsupported_media_type"
 
 
+class CrossOrigin(LasteventError):
+    """A page of another site asks for what only our own page may."""
+
+    code = "cross_origin"
+
+
+class NothingToKill(LasteventError):
+    """No worker of this machine runs the job now."""
+
+    code = "nothing_to_kill"
+
+
 STATUS_OF: Final[dict[type[LasteventError], int]] = {
     InvalidRequest: 400,
     BadCursor: 400,
+    CrossOrigin: 403,
     JobNotFound: 404,
     IdempotencyConflict: 409,
+    NothingToKill: 409,
     BodyTooLarge: 413,
     UnsupportedMediaType: 415,
     Unavailable: 503,
@@ -45,6 +59,7 @@ STATUS_OF: Final[dict[type[LasteventError], int]] = {
 
 _TITLES: Final = {
     400: "The request is not valid",
+    403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict",

@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 from importlib.machinery import ModuleSpec
+from typing import Any
 
 import pytest
 
@@ -45,6 +46,15 @@ async def test_children_get_addresses_and_drains_from_the_stack_and_the_rest_fro
     assert env["LASTEVENT_LEASE_S"] == "2"
     assert float(env["LASTEVENT_DRAIN_S"]) == DRAIN_S, "a longer one would not fit into a stop of 10 s"
     assert float(env["LASTEVENT_WEB_DRAIN_S"]) == 0.5, "a shorter one is the user's wish"
+
+
+@pytest.mark.parametrize("exposed", [{"host": "0.0.0.0", "allow_remote": True}, {"allow_remote": True}])
+async def test_chaos_is_for_loopback_alone(exposed: dict[str, Any]) -> None:
+    stack = Stack(Settings(port=0, **exposed), {"api": 1}, lambda _name, _line: None, allow_chaos=True)
+    with pytest.raises(ConfigurationError, match="it is for loopback alone"):
+        await stack.start()
+    assert stack.supervisor.pids() == {}
+    await stack.stop()
 
 
 def test_what_a_stop_may_take_fits_into_ten_seconds() -> None:

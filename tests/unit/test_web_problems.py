@@ -20,7 +20,16 @@ from shared.errors import (
     RedisUnavailable,
     Unavailable,
 )
-from web.problems import STATUS_OF, BodyTooLarge, from_error, on_bug, on_http_exception, on_redis_away
+from web.problems import (
+    STATUS_OF,
+    BodyTooLarge,
+    CrossOrigin,
+    NothingToKill,
+    from_error,
+    on_bug,
+    on_http_exception,
+    on_redis_away,
+)
 
 REQUEST = Request({"type": "http", "method": "PUT", "path": "/v1/jobs", "headers": [], "query_string": b""})
 
@@ -32,6 +41,8 @@ REQUEST = Request({"type": "http", "method": "PUT", "path": "/v1/jobs", "headers
         (BadCursor("no"), 400, "bad_cursor"),
         (JobNotFound("job_x"), 404, "job_not_found"),
         (IdempotencyConflict(), 409, "idempotency_conflict"),
+        (CrossOrigin("no"), 403, "cross_origin"),
+        (NothingToKill("no"), 409, "nothing_to_kill"),
         (BodyTooLarge("no"), 413, "body_too_large"),
         (Unavailable("later"), 503, "unavailable"),
         (QueueFull("later"), 503, "queue_full"),
