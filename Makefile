@@ -20,8 +20,8 @@ setup: $(STAMP) $(BROWSER)  ## .venv with everything in it; quick when nothing c
 demo: $(STAMP)  ## a real answer survives a cut connection and a killed worker (about a minute)
 	@$(BIN)/lastevent demo
 
-run: $(STAMP)  ## the whole stack on http://127.0.0.1:8000; Ctrl-C stops it
-	@$(BIN)/lastevent up
+run: $(STAMP)  ## the whole stack on http://127.0.0.1:8000, whose page may kill workers; Ctrl-C stops it
+	@$(BIN)/lastevent up --allow-chaos
 
 test: setup  ## all tests
 	@$(PYTEST)

@@ -86,6 +86,9 @@ def up(
     local_workers: Annotated[
         int, typer.Option(min=0, metavar="N", help="Worker processes of the lane local; each loads the model, about 1 GB.")
     ] = 1,
+    allow_chaos: Annotated[
+        bool, typer.Option("--allow-chaos", help="Let the page kill workers, to see that no answer is lost; loopback only.")
+    ] = False,
 ) -> None:
     """Run everything on this machine: Redis, the web server and a worker per lane.
 
@@ -94,7 +97,8 @@ def up(
     from cli.up import run_up, workers_by_lane
 
     settings = _settings(port=port, host=host, data_dir=data_dir, redis_url=redis_url, lanes=lanes)
-    asyncio.run(run_up(settings, workers_by_lane(settings, api_workers, local_workers)))
+    workers = workers_by_lane(settings, api_workers, local_workers)
+    asyncio.run(run_up(settings, workers, allow_chaos=allow_chaos))
 
 
 @app.command(rich_help_panel=RUN, epilog=examples("lastevent demo", "lastevent demo --json | jq .lost"))
@@ -235,7 +239,12 @@ def bench(
 
 
 @app.command(rich_help_panel=TIERS, epilog=examples("lastevent web --port 9000 --redis-url redis://10.0.0.5:6379/0"))
-def web(port: Port = None, host: Host = None, redis_url: RedisUrl = None) -> None:
+def web(
+    port: Port = None,
+    host: Host = None,
+    redis_url: RedisUrl = None,
+    chaos_fd: Annotated[int | None, typer.Option(hidden=True, help="The pipe of `up --allow-chaos`.")] = None,
+) -> None:
     """Run one web process: takes jobs, serves their event streams and the page."""
     from cli.ports import check_exposure
 
@@ -243,7 +252,7 @@ def web(port: Port = None, host: Host = None, redis_url: RedisUrl = None) -> Non
     check_exposure(settings)
     from web.main import run
 
-    run(settings)
+    run(settings, chaos_fd)
 
 
 @app.command(rich_help_panel=TIERS, epilog=examples("lastevent worker --lane api --redis-url redis://10.0.0.5:6379/0"))

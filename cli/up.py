@@ -23,15 +23,19 @@ def workers_by_lane(settings: Settings, api_workers: int, local_workers: int) ->
     return {lane: wanted[lane] for lane in settings.lanes}
 
 
-async def run_up(settings: Settings, workers: Mapping[Lane, int]) -> None:
+async def run_up(settings: Settings, workers: Mapping[Lane, int], *, allow_chaos: bool = False) -> None:
     """Runs the stack until it is told to stop. A later second signal kills what is still stopping.
+
+    Args:
+        allow_chaos: the page may kill workers.
 
     Raises:
         ConfigurationError: one line that says what is wrong; nothing is left running.
     """
     raise_file_limit()  # for Redis and the workers too; web says where it is low
     log = LogLines(Stack.child_names(workers))
-    stack = Stack(settings, workers, log, own_redis="redis_url" not in settings.model_fields_set)
+    own_redis = "redis_url" not in settings.model_fields_set
+    stack = Stack(settings, workers, log, own_redis=own_redis, allow_chaos=allow_chaos)
     stopped = on_stop_signals(stack.supervisor.kill)
     try:
         await first(stack.start(), stopped.wait())

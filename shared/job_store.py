@@ -72,6 +72,8 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     running: int
     slots: int
     started_at: float
+    missing_keys: dict[str, str] = {}
+    """Providers that would refuse its calls for want of a key, by name, and the variable to set where it runs."""
 
 
 class JobPage(NamedTuple):

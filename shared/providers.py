@@ -13,6 +13,9 @@ from shared.settings import Settings
 _ADDRESS_OF: Final[Mapping[Kind, str]] = {kind: names["base_url"].upper() for kind, names in SETTING_OF.items()}
 """The variables by which the kinds' own clients know their server."""
 
+_WANT_KEYS: Final[frozenset[Kind]] = frozenset({"openai", "anthropic"})
+"""The kinds whose makers serve nobody without a key."""
+
 
 class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What one provider needs to know. `name` stands before the slash in its models' ids; several may be of one kind."""
@@ -41,6 +44,11 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
         """Whether this model goes on from a trailing assistant message."""
         return any(fnmatchcase(model, pattern) for pattern in self.prefill)
 
+    def missing_key(self) -> str | None:
+        """The variable to set where the server is known to want a key and none is set; None where nothing is known to miss."""
+        wanted = self.key_wanted or (self.base_url is None and self.kind in _WANT_KEYS)
+        return (self.key_env or self.name) if wanted and not self.key.get_secret_value().strip() else None
+
     def key_advice(self) -> str:
         """What to do about a key that was refused."""
         if self.key_env is None:
@@ -52,6 +60,12 @@ def provider_configs(settings: Settings) -> dict[str, ProviderConfig]:
     """All of them by name: one for each kind, then those with tables of their own, as the file has them."""
     named = [name for name in settings.providers if name not in KINDS]
     return {config.name: config for config in (*_built_in(settings), *(_named(name, settings) for name in named))}
+
+
+def missing_keys(settings: Settings) -> dict[str, str]:
+    """The providers that would refuse every call for want of a key, by name, each with the variable to set."""
+    wanted = {name: config.missing_key() for name, config in provider_configs(settings).items()}
+    return {name: variable for name, variable in wanted.items() if variable is not None}
 
 
 def _built_in(settings: Settings) -> Iterator[ProviderConfig]:

@@ -6,7 +6,8 @@ from starlette.responses import Response
 from shared.errors import Unavailable
 from shared.models import listed_models
 from shared.redis_client import UNREACHABLE
-from web.context import context_of
+from shared.settings import API_LANE
+from web.context import Context, context_of
 from web.jobs import json_response
 from web.problems import from_error
 
@@ -34,11 +35,33 @@ async def readyz(request: Request) -> Response:
 
 
 async def models(request: Request) -> Response:
-    """`GET /v1/models`, as OpenAI lists them; the default model first."""
-    settings = context_of(request).settings
-    listed = sorted(listed_models(settings), key=lambda model: model.id != settings.default_model)
-    data = [{"id": m.id, "object": "model", "created": 0, "owned_by": m.provider, "lane": m.lane} for m in listed]
+    """`GET /v1/models`, as OpenAI lists them; the default model first. `missing_key` names the variable of a key that no live
+    worker has."""
+    context = context_of(request)
+    listed = sorted(listed_models(context.settings), key=lambda model: model.id != context.settings.default_model)
+    missing = await _missing_keys(context)
+    data = [
+        {
+            "id": model.id,
+            "object": "model",
+            "created": 0,
+            "owned_by": model.provider,
+            "lane": model.lane,
+            "missing_key": missing.get(model.provider),
+        }
+        for model in listed
+    ]
     return json_response({"object": "list", "data": data})
+
+
+async def _missing_keys(context: Context) -> dict[str, str]:
+    """What all live workers that call other servers lack. Keys are theirs alone, so without them, or Redis, none is known to
+    be missing."""
+    try:
+        told = [worker.missing_keys for worker in await context.store.workers() if worker.lane == API_LANE]
+    except UNREACHABLE:
+        return {}
+    return {name: told[0][name] for name in told[0] if all(name in others for others in told)} if told else {}
 
 
 async def workers(request: Request) -> Response:

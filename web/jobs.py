@@ -26,7 +26,7 @@ async def submit(request: Request) -> Response:
     context = context_of(request)
     if context.hub.draining:
         raise Unavailable("This server is stopping; another takes the job.", retry_after_s=1)
-    _check_media_type(request)
+    check_media_type(request)
     body = await read_body(request, context.settings.body_limit)
     job_request = parse_request(body)
     model = check_request(job_request, context.settings)
@@ -126,14 +126,14 @@ async def _token_life(request: Request) -> int | None:
     body = await read_body(request, context.settings.body_limit)
     if not body:
         return None
-    _check_media_type(request)
+    check_media_type(request)
     asked, most = parse_body(TokenRequest, body).expires_in, context.settings.token_ttl_s
     if asked is not None and asked > most:
         raise _bad_query("expires_in", f"must be at most {most} seconds, as this server is set up")
     return asked
 
 
-def _check_media_type(request: Request) -> None:
+def check_media_type(request: Request) -> None:
     """JSON says so. A page of another site can send forms and plain text here without asking, but not this."""
     sent = request.headers.get("content-type", "")
     if sent.partition(";")[0].strip().lower() != "application/json":

@@ -26,6 +26,7 @@ from shared.redis_client import UNREACHABLE, check_redis, make_client
 from shared.settings import Settings
 from web import health, jobs, problems, stream
 from web.assets import asset_routes
+from web.chaos import kill_route
 from web.context import Context
 from web.hub import Hub
 from web.metrics import Metrics, metrics
@@ -38,18 +39,21 @@ from web.stream_tokens import StreamTokens
 log = structlog.get_logger()
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, chaos_fd: int | None = None) -> None:
     """Serves until SIGTERM or SIGINT.
+
+    Args:
+        chaos_fd: the pipe of `lastevent up --allow-chaos`, where it was started by that (`web/chaos.py`).
 
     Raises:
         ConfigurationError: the port is taken, Redis is not as it must be; nothing was started.
     """
     set_up_logs(settings, tier="web")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings))
+        runner.run(serve(settings, chaos_fd))
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, chaos_fd: int | None = None) -> None:
     check_host(settings)
     few = few_readers(raise_file_limit(), settings)
     if few is not None:
@@ -63,7 +67,7 @@ async def serve(settings: Settings) -> None:
         raise
     finally:
         await redis.aclose()
-    app = build_app(settings)
+    app = build_app(settings, chaos_fd)
     config = uvicorn.Config(
         app,
         http=StreamProtocol,
@@ -107,8 +111,14 @@ def _die_with_the_hub(listening: "asyncio.Task[None]") -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-def build_app(settings: Settings) -> Starlette:
-    """The ASGI application. Its lifespan runs the hub; `app.state.context` is what its handlers share."""
+def build_app(settings: Settings, chaos_fd: int | None = None) -> Starlette:
+    """The ASGI application. Its lifespan runs the hub; `app.state.context` is what its handlers share.
+
+    Raises:
+        ConfigurationError: a chaos pipe for a server that others than this machine reach.
+    """
+    if chaos_fd is not None and settings.allow_remote:
+        raise ConfigurationError("Workers can be killed from a page on loopback alone: unset LASTEVENT_ALLOW_REMOTE.")
     redis = make_client(settings)
     # A durable submit keeps its connection for as long as the disk takes: not one that readers wait for.
     submits = make_client(settings) if settings.durable_submit else redis
@@ -142,7 +152,7 @@ def build_app(settings: Settings) -> Starlette:
             await submits.aclose()
             await redis.aclose()
 
-    assets = asset_routes()
+    assets = asset_routes(chaos=chaos_fd is not None)
     app = Starlette(
         routes=[
             Route("/v1/jobs", jobs.submit, methods=["POST"]),
@@ -159,6 +169,7 @@ def build_app(settings: Settings) -> Starlette:
             Route("/readyz", health.readyz, methods=["GET"]),
             Route("/openapi.json", openapi, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
+            *([kill_route(chaos_fd)] if chaos_fd is not None else []),
             *assets,
         ],
         exception_handlers={

@@ -46,13 +46,27 @@ class Forbidden(LasteventError):
     code = "forbidden"
 
 
+class CrossOrigin(LasteventError):
+    """A page of another site asks for what only our own page may."""
+
+    code = "cross_origin"
+
+
+class NothingToKill(LasteventError):
+    """No worker of this machine runs the job now."""
+
+    code = "nothing_to_kill"
+
+
 STATUS_OF: Final[dict[type[LasteventError], int]] = {
     InvalidRequest: 400,
     BadCursor: 400,
     Unauthorized: 401,
     Forbidden: 403,
+    CrossOrigin: 403,
     JobNotFound: 404,
     IdempotencyConflict: 409,
+    NothingToKill: 409,
     BodyTooLarge: 413,
     UnsupportedMediaType: 415,
     RateLimited: 429,
@@ -65,7 +79,7 @@ STATUS_OF: Final[dict[type[LasteventError], int]] = {
 _TITLES: Final = {
     400: "The request is not valid",
     401: "A key is needed",
-    403: "Not for this token",
+    403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict",

@@ -44,6 +44,7 @@ class Identity(msgspec.Struct, frozen=True):
     pid: int
     slots: int
     started_at: float
+    missing_keys: dict[str, str] = {}
 
 
 class Leases:
@@ -178,6 +179,7 @@ class Leases:
             running=len(self._running),
             slots=identity.slots,
             started_at=identity.started_at,
+            missing_keys=identity.missing_keys,
         )
         return msgspec.json.encode(info)
 

@@ -20,7 +20,7 @@ from shared.job_store import JobStore
 from shared.logs import set_up_logs
 from shared.loop_lag import LoopLag
 from shared.provider_table import Kind
-from shared.providers import ProviderConfig, provider_configs
+from shared.providers import ProviderConfig, missing_keys, provider_configs
 from shared.redis_client import Primary, check_redis, make_blocking_client, make_pool
 from shared.settings import API_LANE, LOCAL_LANE, Settings
 from worker.company import Company
@@ -71,6 +71,7 @@ def new_identity(settings: Settings, lane: str) -> Identity:
         pid=os.getpid(),
         slots=slots,
         started_at=round(time.time(), 3),
+        missing_keys=missing_keys(settings) if lane == API_LANE else {},
     )
 
 

@@ -237,9 +237,12 @@ async def test_workers_and_readiness(client: httpx2.AsyncClient, make_settings: 
     unready = await client.get("/readyz")
     assert is_problem(unready, 503, "unavailable")
     assert "api" in unready.json()["detail"]
-    async with running_worker(make_settings(), provider) as process:
+    async with running_worker(make_settings(anthropic_api_key=""), provider) as process:
         [worker] = (await client.get("/v1/workers")).json()["data"]
-        assert set(worker) == {"id", "lane", "host", "pid", "running", "slots", "started_at"}
+        assert set(worker) == {"id", "lane", "host", "pid", "running", "slots", "started_at", "missing_keys"}
+        assert worker["missing_keys"] == {"anthropic": "ANTHROPIC_API_KEY"}, "openai/ is a server of one's own here"
+        models = (await client.get("/v1/models")).json()["data"]
+        assert {m["missing_key"] for m in models if m["owned_by"] == "anthropic"} == {"ANTHROPIC_API_KEY"}
         assert worker["id"] == process.identity.id
         assert (await client.get("/readyz")).status_code == 200
     assert (await client.get("/healthz")).json() == {"status": "ok"}
@@ -273,7 +276,7 @@ async def test_a_fault_of_ours_is_500_and_tells_no_secret(
 async def test_the_page_and_its_files(client: httpx2.AsyncClient) -> None:
     page = await client.get("/")
     assert page.headers["content-type"].startswith("text/html")
-    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "default-src 'none'; script-src 'self'" in page.headers["content-security-policy"]
     module = await client.get("/lastevent.js")
     assert module.headers["content-type"].startswith("text/javascript")
     assert module.headers["x-content-type-options"] == "nosniff"

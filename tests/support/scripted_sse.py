@@ -2,7 +2,7 @@
 
 A `ScriptedJob` is a log that the test appends to; its event stream follows the cursor rules of protocol 4. `job.answers`
 come first, one for each connection, so that a test can play any server, well-behaved or not, on the wire itself. The same
-server serves the page, with the strictest policy that it must live under.
+server serves the page under its own policy. With a `key` it answers calls without it as a server with keys does.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from urllib.parse import parse_qs
 import uvicorn
 
 from tests.support.waiting import wait_until
+from web.assets import CONTENT_POLICY
 
 PAGE = Path(__file__).parents[2] / "web" / "page"
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'"
 TERMINAL = {"done": "done", "error": "failed", "cancelled": "cancelled"}
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -72,6 +72,8 @@ class Connection:
 class ScriptedJob:
     def __init__(self, job_id: str, model: str, prompt: str) -> None:
         self.id, self.model, self.prompt = job_id, model, prompt
+        self.token = 0  # the newest that a reader may come with, on a server with a key
+        self.needs_token = False
         self.log: list[tuple[str, dict[str, Any]]] = []
         self.answers: deque[Answer] = deque()
         self.connections: set[Connection] = set()
@@ -112,6 +114,10 @@ class ScriptedJob:
         for connection in self.connections:
             connection.wake.set()
 
+    @property
+    def events_url(self) -> str:
+        return f"/v1/jobs/{self.id}/events" + (f"?token={self.token}" if self.needs_token else "")
+
     def snapshot(self) -> dict[str, Any]:
         text, status, last = "", "queued", self.log[-1][1]
         for _, data in self.log:
@@ -130,12 +136,14 @@ class ScriptedJob:
                 {"number": d["attempt"], "model": d["model"], "worker": d["worker"], "reason": d["reason"]} for d in starts
             ],
             "error": {k: last[k] for k in ("code", "message", "retryable")} if last["type"] == "error" else None,
-            "last_event_id": self.log[-1][0], "metadata": {}, "events_url": f"/v1/jobs/{self.id}/events",
+            "last_event_id": self.log[-1][0], "metadata": {"prompt": self.prompt} if self.prompt else {},
+            "events_url": self.events_url,
         }  # fmt: skip
 
 
 class ScriptedServer:
-    """`url`, what it has `seen`, its `jobs`. `on_submit` scripts the job that a POST makes; `problem` refuses it instead."""
+    """`url`, what it has `seen`, its `jobs`. `on_submit` scripts the job that a POST makes; `problem` refuses it instead.
+    `key` is what it wants of everybody; `operations` and `chaos` are what those calls answer, if there are any."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -145,9 +153,14 @@ class ScriptedServer:
         self.on_cancel: Callable[[ScriptedJob], None] = lambda job: job.end("cancelled", reason="user", partial=True)
         self.problem: dict[str, Any] | None = None
         self.models = ["local/smollm2-135m-instruct", "openai/gpt-4o-mini"]
+        self.missing_keys: dict[str, str] = {}
+        self.key: str | None = None
+        self.operations: dict[str, Any] | None = None
+        self.chaos: dict[str, Any] | None = None
 
     def job(self, model: str = "local/smollm2-135m-instruct", prompt: str = "") -> ScriptedJob:
         job = ScriptedJob("job_" + chr(ord("a") + len(self.jobs)) * 26, model, prompt)
+        job.needs_token = self.key is not None
         self.jobs[job.id] = job
         return job
 
@@ -159,17 +172,34 @@ class ScriptedServer:
         seen = await _read_request(scope, receive)
         self.seen.append(seen)
         parts = seen.path.strip("/").split("/")
-        if parts[:2] == ["v1", "jobs"] and len(parts) > 2:
+        if parts[0] == "v1" and not self._admits(seen, parts):
+            await _problem(send, 403 if "token" in seen.query else 401, "unauthorized", "a key is wanted")
+        elif parts[:2] == ["v1", "jobs"] and len(parts) > 2:
             await self._job_call(parts[2], parts[3] if len(parts) > 3 else "", seen, receive, send)
         elif seen.path == "/v1/jobs" and seen.method == "GET":
             await self._listing(seen, send)
         elif seen.path == "/v1/jobs":
             await self._submit(seen, send)
         elif seen.path == "/v1/models":
-            data = [{"id": model, "object": "model"} for model in self.models]
-            await _json(send, 200, {"object": "list", "data": data})
+            await _json(send, 200, {"object": "list", "data": [self._model(model) for model in self.models]})
+        elif seen.path == "/v1/operations" and self.operations is not None:
+            await _json(send, 200, self.operations)
+        elif seen.path == "/v1/chaos/kill-worker" and self.chaos is not None:
+            await _json(send, 202, self.chaos)
+        elif parts[0] == "v1":
+            await _problem(send, 404, "not_found", f"no call {seen.path}")
         else:
-            await _page_file(send, parts[0] or "index.html")
+            await _page_file(send, seen.path.strip("/") or "index.html", chaos=self.chaos is not None)
+
+    def _admits(self, seen: Seen, parts: list[str]) -> bool:
+        if self.key is None or seen.headers.get("authorization") == f"Bearer {self.key}":
+            return True
+        job = self.jobs.get(parts[2]) if parts[3:] == ["events"] else None
+        return job is not None and seen.query.get("token") == str(job.token)
+
+    def _model(self, model: str) -> dict[str, Any]:
+        provider = model.partition("/")[0]
+        return {"id": model, "object": "model", "owned_by": provider, "missing_key": self.missing_keys.get(provider)}
 
     async def _listing(self, seen: Seen, send: Send) -> None:
         """Newest first, as protocol 6 has it."""
@@ -186,15 +216,14 @@ class ScriptedServer:
             await _json(send, self.problem["status"], self.problem, "application/problem+json")
             return
         request = json.loads(seen.body)
-        job = self.job(request["model"], request.get("prompt", ""))
+        job = self.job(request["model"], request.get("metadata", {}).get("prompt", ""))
         self.on_submit(job)
         await _json(send, 202, job.snapshot())
 
     async def _job_call(self, job_id: str, call: str, seen: Seen, receive: Receive, send: Send) -> None:
         job = self.jobs.get(job_id)
         if job is None:
-            problem = {"title": "Not found", "status": 404, "detail": f"no job {job_id}", "code": "job_not_found"}
-            await _json(send, 404, problem, "application/problem+json")
+            await _problem(send, 404, "job_not_found", f"no job {job_id}")
         elif seen.method == "DELETE":
             del self.jobs[job_id]
             await _start(send, 204, "text/plain")
@@ -280,7 +309,7 @@ async def _read_request(scope: dict[str, Any], receive: Receive) -> Seen:
 
 
 async def _start(send: Send, status: int, content_type: str) -> None:
-    headers = [(b"content-type", content_type.encode()), (b"content-security-policy", POLICY.encode())]
+    headers = [(b"content-type", content_type.encode()), (b"content-security-policy", CONTENT_POLICY.encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
@@ -289,11 +318,18 @@ async def _json(send: Send, status: int, data: object, content_type: str = "appl
     await send({"type": "http.response.body", "body": json.dumps(data).encode()})
 
 
-async def _page_file(send: Send, name: str) -> None:
+async def _problem(send: Send, status: int, code: str, detail: str) -> None:
+    problem = {"title": code, "status": status, "detail": detail, "code": code}
+    await _json(send, status, problem, "application/problem+json")
+
+
+async def _page_file(send: Send, name: str, *, chaos: bool) -> None:
     file = PAGE / name
-    found = file.is_file()
-    await _start(send, 200 if found else 404, mimetypes.guess_type(name)[0] or "text/plain")
-    await send({"type": "http.response.body", "body": file.read_bytes() if found else b"not found"})
+    content = file.read_bytes() if file.is_file() else b"not found"
+    await _start(send, 200 if file.is_file() else 404, mimetypes.guess_type(name)[0] or "text/plain")
+    await send(
+        {"type": "http.response.body", "body": content.replace(b'data-chaos="no"', b'data-chaos="yes"') if chaos else content}
+    )
 
 
 @asynccontextmanager

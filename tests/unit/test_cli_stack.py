@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 from importlib.machinery import ModuleSpec
+from typing import Any
 
 import pytest
 
@@ -55,6 +56,15 @@ async def test_each_worker_gets_a_port_of_its_own_for_its_metrics(port: int | No
     """0: a free one, told in its log."""
     stack = Stack(Settings(worker_metrics_port=port), {"api": 2, "local": 1}, lambda _name, _line: None)
     assert [stack._metrics_port(n) for n in range(3)] == given
+
+
+@pytest.mark.parametrize("exposed", [{"host": "0.0.0.0", "allow_remote": True}, {"allow_remote": True}])
+async def test_chaos_is_for_loopback_alone(exposed: dict[str, Any]) -> None:
+    stack = Stack(Settings(port=0, **exposed), {"api": 1}, lambda _name, _line: None, allow_chaos=True)
+    with pytest.raises(ConfigurationError, match="it is for loopback alone"):
+        await stack.start()
+    assert stack.supervisor.pids() == {}
+    await stack.stop()
 
 
 def test_what_a_stop_may_take_fits_into_ten_seconds() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from shared.providers import ProviderConfig, provider_configs
+from shared.providers import ProviderConfig, missing_keys, provider_configs
 from shared.settings import Settings
 
 SECRET = "8f14e45fceea167a5a36dedd4bea2543"
@@ -107,3 +107,22 @@ def test_the_advice_about_a_key_names_what_there_is_to_mend() -> None:
 
 def test_a_key_is_not_shown() -> None:
     assert SECRET not in repr(configs({"v": VLLM}))
+
+
+# --- keys that are missing -----------------------------------------------------------------------------------------------
+
+
+def test_the_makers_own_servers_want_keys() -> None:
+    assert missing_keys(Settings()) == {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+    assert missing_keys(Settings(openai_api_key="sk", anthropic_api_key="sk")) == {}
+
+
+def test_a_server_of_ones_own_wants_one_only_where_a_table_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_API_KEY")
+    own = {"kind": "openai", "base_url": "http://127.0.0.1:8001/v1"}
+    settings = Settings(openai_base_url="http://x/v1", anthropic_api_key="sk", providers={"own": own, "vllm": VLLM})
+    assert missing_keys(settings) == {"vllm": "VLLM_API_KEY"}
+
+
+def test_a_key_of_white_space_is_none() -> None:
+    assert missing_keys(Settings(openai_api_key=" ", anthropic_api_key="sk")) == {"openai": "OPENAI_API_KEY"}

@@ -14,14 +14,20 @@ from web import health
 
 
 def request_to(
-    *, draining: bool = False, lanes: tuple[str, ...] = ("api",), alive: tuple[str, ...] = (), away: bool = False
+    *,
+    draining: bool = False,
+    lanes: tuple[str, ...] = ("api",),
+    alive: tuple[str, ...] = (),
+    away: bool = False,
+    missing_keys: tuple[dict[str, str], ...] = (),
 ) -> Request:
     """A request to a process whose Redis knows live workers of these lanes, or is away."""
 
     async def workers() -> list[WorkerInfo]:
         if away:
             raise RedisConnectionError("away")
-        return [WorkerInfo(f"w-{lane}", lane, "host", 1, 0, 4, 1.0) for lane in alive]
+        live = [WorkerInfo(f"w-{lane}", lane, "host", 1, 0, 4, 1.0) for lane in alive]
+        return live + [WorkerInfo("w", "api", "host", 1, 0, 4, 1.0, missing) for missing in missing_keys]
 
     context: Any = SimpleNamespace(
         hub=SimpleNamespace(draining=draining),
@@ -64,8 +70,31 @@ async def test_models_are_listed_as_openai_does_the_default_first() -> None:
     assert all(model["object"] == "model" for model in body["data"])
 
 
+@pytest.mark.parametrize(
+    ("told", "missing"),
+    [
+        ((), None),
+        (({},), None),
+        (({"openai": "OPENAI_API_KEY"},), "OPENAI_API_KEY"),
+        (({"openai": "OPENAI_API_KEY"}, {"openai": "OPENAI_API_KEY", "vllm": "VLLM_KEY"}), "OPENAI_API_KEY"),
+        (({"openai": "OPENAI_API_KEY"}, {}), None),
+    ],
+)
+async def test_a_models_key_is_missing_where_no_live_worker_has_it(
+    told: tuple[dict[str, str], ...], missing: str | None
+) -> None:
+    body = json.loads(bytes((await health.models(request_to(missing_keys=told))).body))
+    assert {m["missing_key"] for m in body["data"] if m["owned_by"] == "openai"} == {missing}
+
+
+async def test_models_are_listed_without_redis_too() -> None:
+    body = json.loads(bytes((await health.models(request_to(away=True))).body))
+    assert {model["missing_key"] for model in body["data"]} == {None}
+
+
 async def test_workers_are_listed_as_the_protocol_says() -> None:
     [worker] = json.loads(bytes((await health.workers(request_to(alive=("api",)))).body))["data"]
     assert worker == {
         "id": "w-api", "lane": "api", "host": "host", "pid": 1, "running": 0, "slots": 4, "started_at": 1.0,
+        "missing_keys": {},
     }  # fmt: skip

@@ -22,7 +22,18 @@ from shared.errors import (
     TooManyJobs,
     Unavailable,
 )
-from web.problems import STATUS_OF, BodyTooLarge, Forbidden, Unauthorized, from_error, on_bug, on_http_exception, on_redis_away
+from web.problems import (
+    STATUS_OF,
+    BodyTooLarge,
+    CrossOrigin,
+    Forbidden,
+    NothingToKill,
+    Unauthorized,
+    from_error,
+    on_bug,
+    on_http_exception,
+    on_redis_away,
+)
 
 REQUEST = Request({"type": "http", "method": "PUT", "path": "/v1/jobs", "headers": [], "query_string": b""})
 
@@ -36,6 +47,8 @@ REQUEST = Request({"type": "http", "method": "PUT", "path": "/v1/jobs", "headers
         (Forbidden("not this"), 403, "forbidden"),
         (JobNotFound("job_x"), 404, "job_not_found"),
         (IdempotencyConflict(), 409, "idempotency_conflict"),
+        (CrossOrigin("no"), 403, "cross_origin"),
+        (NothingToKill("no"), 409, "nothing_to_kill"),
         (BodyTooLarge("no"), 413, "body_too_large"),
         (RateLimited("later"), 429, "rate_limited"),
         (TooManyJobs("later"), 429, "too_many_jobs"),

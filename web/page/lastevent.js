@@ -5,13 +5,17 @@
  *     import { submit, cancel, JobReader } from "/lastevent.js";
  *
  *     const job = await submit({ model: "local/smollm2-135m-instruct", prompt: "Tell me a story." });
- *     const reader = new JobReader(job.id);
+ *     const reader = new JobReader(job.id, { job });
  *     reader.addEventListener("change", () => { box.textContent = reader.text; });
  *     reader.addEventListener("end", () => { console.log(reader.outcome, reader.lost, reader.doubled); });
  *     reader.addEventListener("gone", (event) => { console.log(event.detail.message); });
  *     stopButton.onclick = () => cancel(job.id);
  *
  * After a reload, go on where the job is: `new JobReader(id, { job: await getJob(id) })`.
+ *
+ * A server with keys: every call and the reader take `{ key }`. An EventSource sends no headers, so the Job's `events_url`
+ * carries a token that reads this job alone; give the reader the job that `submit` or `getJob` answered. A token that has
+ * expired is replaced by asking for the job again.
  *
  * Events of a reader, each a CustomEvent:
  *
@@ -52,11 +56,11 @@ export class RequestFailed extends Error {
 }
 
 /** Submits a job (protocol 2.1) and returns it. Where an answer is lost it asks again: one key, one job. */
-export async function submit(request, { idempotencyKey = randomKey(), base = "" } = {}) {
+export async function submit(request, { idempotencyKey = randomKey(), ...options } = {}) {
   const headers = { "Content-Type": "application/json", "Idempotency-Key": idempotencyKey };
   for (let tries = 1; ; tries += 1) {
     try {
-      return await call(`${base}/v1/jobs`, { method: "POST", headers, body: JSON.stringify(request) });
+      return await call("/v1/jobs", { ...options, method: "POST", headers, body: JSON.stringify(request) });
     } catch (error) {
       if (error.status !== 0 || tries === SUBMIT_TRIES) throw error;
       await new Promise((resolve) => { setTimeout(resolve, RETRY_MS * tries); });
@@ -65,13 +69,13 @@ export async function submit(request, { idempotencyKey = randomKey(), base = "" 
 }
 
 /** Asks the server to stop a job; its stream then ends with whichever terminal event was first. */
-export function cancel(id, { base = "" } = {}) {
-  return call(`${base}/v1/jobs/${encodeURIComponent(id)}/cancel`, { method: "POST" });
+export function cancel(id, options = {}) {
+  return call(`/v1/jobs/${encodeURIComponent(id)}/cancel`, { ...options, method: "POST" });
 }
 
 /** The job as it stands (protocol 2.2). */
-export function getJob(id, { base = "" } = {}) {
-  return call(`${base}/v1/jobs/${encodeURIComponent(id)}`);
+export function getJob(id, options = {}) {
+  return call(`/v1/jobs/${encodeURIComponent(id)}`, options);
 }
 
 /** Whether a job will change no more. */
@@ -79,9 +83,19 @@ export function hasEnded(job) {
   return Object.values(STATUS_OF).includes(job.status);
 }
 
-/** The ids of the models that the server offers. */
-export async function listModels({ base = "" } = {}) {
-  return (await call(`${base}/v1/models`)).data.map((model) => model.id);
+/** The models that the server offers, the default one first. */
+export async function listModels(options = {}) {
+  return (await call("/v1/models", options)).data;
+}
+
+/** Any call of the server: its answer's JSON, or {} where there is none. Throws RequestFailed. */
+export async function call(path, { base = "", key = null, headers = {}, ...options } = {}) {
+  const credentials = key ? { Authorization: `Bearer ${key}` } : {};
+  const request = { signal: AbortSignal.timeout(ANSWER_MS), ...options, headers: { ...headers, ...credentials } };
+  const response = await fetch(base + path, request).catch(() => { throw new RequestFailed(0); });
+  const body = await response.json().catch(() => ({}));
+  if (!response.ok) throw new RequestFailed(response.status, body);
+  return body;
 }
 
 export class JobReader extends EventTarget {
@@ -97,9 +111,9 @@ export class JobReader extends EventTarget {
   doubled = 0;
 
   #calls = new Map(); // index → call
-  #url;
-  #base;
   #id;
+  #options; // of its calls: base, key
+  #eventsUrl;
   #source = null;
   #silenceMs;
   #watchdog = null; // fires when nothing came for #silenceMs
@@ -112,15 +126,15 @@ export class JobReader extends EventTarget {
   #seenAt = 0;
   #wake = () => this.#woken();
 
-  /** `job`, a snapshot from getJob, is where to go on; `cursor` alone does it too. */
-  constructor(id, { job = null, cursor = null, base = "", silenceMs = 3 * HEARTBEAT_MS } = {}) {
+  /** Goes on from `job`, a snapshot from submit or getJob; or from `cursor`, "0-0" being the first event, without its text. */
+  constructor(id, { job = null, cursor = null, base = "", key = null, silenceMs = 3 * HEARTBEAT_MS } = {}) {
     super();
     this.#id = id;
-    this.#base = base;
-    this.#url = `${base}/v1/jobs/${encodeURIComponent(id)}/events?heartbeat=event`;
+    this.#options = { base, key };
+    this.#eventsUrl = job?.events_url ?? `/v1/jobs/${encodeURIComponent(id)}/events`;
     this.#silenceMs = silenceMs;
     this.cursor = cursor;
-    if (job) this.#adopt(job);
+    if (job && cursor === null) this.#adopt(job);
     document.addEventListener("visibilitychange", this.#wake);
     addEventListener("online", this.#wake);
     queueMicrotask(() => this.#open()); // after the caller has added its listeners
@@ -154,15 +168,20 @@ export class JobReader extends EventTarget {
     this.#closeSource();
     clearTimeout(this.#reopening);
     this.#reopening = null;
-    // A new EventSource knows no last event id, so the cursor goes into the URL; when it reconnects by itself it sends
-    // the header, which wins (protocol 4.1).
-    const cursor = this.cursor ? `&last_event_id=${this.cursor}` : "";
-    const source = new EventSource(this.#url + cursor);
+    const source = new EventSource(this.#nextUrl());
     this.#source = source;
     source.onopen = () => this.#opened();
     source.onmessage = (message) => this.#received(message);
     source.onerror = () => this.#failed(source);
     this.#alive();
+  }
+
+  /** A new EventSource knows no last event id, so the cursor goes into the URL; when it reconnects by itself it sends the
+   *  header, which wins (protocol 4.1). */
+  #nextUrl() {
+    const query = new URLSearchParams({ heartbeat: "event" });
+    if (this.cursor) query.set("last_event_id", this.cursor);
+    return `${this.#options.base}${this.#eventsUrl}${this.#eventsUrl.includes("?") ? "&" : "?"}${query}`;
   }
 
   #closeSource() {
@@ -207,10 +226,12 @@ export class JobReader extends EventTarget {
       this.#tellDropped(why); // it reconnects by itself, after `retry:`
       return;
     }
-    // CLOSED is final for an EventSource, but may have been a 204 past the end, a 404, or a proxy's bad moment.
+    // CLOSED is final for an EventSource, but may have been a 204 past the end, a 404, a token that has expired, or a
+    // proxy's bad moment.
     this.#closeSource();
     const { job = null, error = null } = await this.#ask();
     if (this.#closed || this.#source) return;
+    if (job) this.#eventsUrl = job.events_url;
     if (job && hasEnded(job) && job.last_event_id === this.cursor) this.#finish(job.status);
     else if (error?.isFinal) this.#leave(error);
     else this.#lose(why);
@@ -218,7 +239,7 @@ export class JobReader extends EventTarget {
 
   async #ask() {
     try {
-      return { job: await getJob(this.#id, { base: this.#base }) };
+      return { job: await getJob(this.#id, this.#options) };
     } catch (error) {
       return { error };
     }
@@ -369,16 +390,4 @@ function parseId(id) {
 function randomKey() {
   // Not crypto.randomUUID: that one is missing on pages served over plain HTTP.
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-async function call(url, options) {
-  let response;
-  try {
-    response = await fetch(url, { signal: AbortSignal.timeout(ANSWER_MS), ...options });
-  } catch {
-    throw new RequestFailed(0);
-  }
-  const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new RequestFailed(response.status, body);
-  return body;
 }
