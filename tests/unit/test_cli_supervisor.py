@@ -25,7 +25,8 @@ from tests.support.waiting import wait_until
 SLEEP = "import time; time.sleep(600)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
 POLITE = (
-    "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (print('bye', flush=True), sys.exit(0)));"
+    # os.write, not print: the signal may come while it prints.
+    "import os, signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b'bye\\n'), sys.exit(0)));"
     "print('up', flush=True); time.sleep(600)"
 )
 
