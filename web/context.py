@@ -1,5 +1,7 @@
 """What the request handlers of one process share."""
 
+import asyncio
+
 import msgspec
 from redis.asyncio import Redis
 from starlette.requests import Request
@@ -20,6 +22,8 @@ class Context(msgspec.Struct, frozen=True):
     queue: JobQueue
     hub: Hub
     metrics: Metrics
+    leaving: asyncio.Event
+    """Set once balancers are to send requests elsewhere."""
 
 
 def context_of(request: Request) -> Context:

@@ -72,7 +72,7 @@ async def serve(settings: Settings) -> None:
         # The page keeps its connections; balancers want theirs kept longer than their own idle time.
         timeout_keep_alive=75,
     )
-    server = StreamServer(config, app.state.context.hub)
+    server = StreamServer(config, app.state.context)
     host, port = sock.getsockname()[:2]
     spare_what_stays()
     log.info("web is listening", host=host, port=port)
@@ -116,6 +116,7 @@ def build_app(settings: Settings) -> Starlette:
         queue=JobQueue(submits, settings),
         hub=hub,
         metrics=Metrics(readers=lambda: len(hub), streams=lambda: hub.followed, deliveries=lambda: hub.deliveries),
+        leaving=asyncio.Event(),
     )
 
     @contextlib.asynccontextmanager

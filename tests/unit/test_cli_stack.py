@@ -37,6 +37,7 @@ async def test_children_get_addresses_and_drains_from_the_stack_and_the_rest_fro
 ) -> None:
     monkeypatch.setenv("LASTEVENT_LEASE_S", "2")
     monkeypatch.setenv("LASTEVENT_DRAIN_S", "60")
+    monkeypatch.setenv("LASTEVENT_LAME_DUCK_S", "60")
     stack = Stack(Settings(drain_s=60, web_drain_s=0.5), {"local": 2}, lambda _name, _line: None)
     env = stack._environment("unix:///tmp/redis.sock", 1234)
     assert env["LASTEVENT_REDIS_URL"] == "unix:///tmp/redis.sock"
@@ -44,6 +45,7 @@ async def test_children_get_addresses_and_drains_from_the_stack_and_the_rest_fro
     assert env["LASTEVENT_LANES"] == "local"
     assert env["LASTEVENT_LEASE_S"] == "2"
     assert float(env["LASTEVENT_DRAIN_S"]) == DRAIN_S, "a longer one would not fit into a stop of 10 s"
+    assert float(env["LASTEVENT_LAME_DUCK_S"]) == 0, "nor would this"
     assert float(env["LASTEVENT_WEB_DRAIN_S"]) == 0.5, "a shorter one is the user's wish"
 
 
