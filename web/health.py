@@ -13,8 +13,8 @@ from web.problems import from_error
 
 
 async def healthz(request: Request) -> Response:
-    """200 while this process can answer, Redis or not; 503 only while it drains. Balancers route by this one."""
-    if context_of(request).hub.draining:
+    """200 while this process can answer, Redis or not; 503 once it is about to stop. Balancers route by this one."""
+    if context_of(request).leaving.is_set():
         return from_error(Unavailable("This server is stopping.", retry_after_s=1))
     return json_response({"status": "ok"})
 

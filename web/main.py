@@ -79,7 +79,7 @@ async def serve(settings: Settings, chaos_fd: int | None = None) -> None:
         # The page keeps its connections; balancers want theirs kept longer than their own idle time.
         timeout_keep_alive=75,
     )
-    server = StreamServer(config, app.state.context.hub)
+    server = StreamServer(config, app.state.context)
     host, port = sock.getsockname()[:2]
     spare_what_stays()
     log.info("web is listening", host=host, port=port, keys=len(settings.api_keys))
@@ -135,6 +135,7 @@ def build_app(settings: Settings, chaos_fd: int | None = None) -> Starlette:
         hub=hub,
         metrics=Metrics(hub, loop_lag, redis, store, settings.lanes),
         tokens=StreamTokens(redis, settings),
+        leaving=asyncio.Event(),
     )
 
     @contextlib.asynccontextmanager

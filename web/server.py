@@ -10,13 +10,15 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.errors import ConfigurationError
-from web.hub import Hub
+from web.context import Context
 from web.lent import DEPARTURES, SEND, TRANSPORT
 
 _SEND_BUFFER: Final = 128 * 1024
 """Bytes the kernel may hold for a reader. Left alone it grows to megabytes before a stalled reader shows."""
 _DEAD_PEER_MS: Final = 30_000
 """TCP gives a peer up after so long without an acknowledgement; by default it takes a quarter of an hour."""
+_LOOK_S: Final = 0.1
+"""How often a stopping server looks whether it was told so twice; uvicorn has it so."""
 
 
 class StreamProtocol(HttpToolsProtocol):
@@ -78,15 +80,24 @@ class Flow(FlowControl):
 
 
 class StreamServer(uvicorn.Server):
-    """Tells readers to reconnect before it closes anything."""
+    """Tells balancers, and then readers, to go elsewhere before it closes anything."""
 
-    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+    def __init__(self, config: uvicorn.Config, context: Context) -> None:
         super().__init__(config)
-        self._hub = hub
+        self._context = context
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._hub.drain()
+        self._context.leaving.set()
+        await self._serve_on(self._context.settings.lame_duck_s)
+        self._context.hub.drain()
         await super().shutdown(sockets)
+
+    async def _serve_on(self, seconds: float) -> None:
+        """Serves whoever still comes, until balancers have had the time to notice; a second Ctrl-C ends it."""
+        for _ in range(round(seconds / _LOOK_S)):
+            if self.force_exit:
+                return
+            await asyncio.sleep(_LOOK_S)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -92,7 +92,9 @@ def page() -> str:
             )
         info = Settings.model_fields[field.name]
         variable = _OWN_NAMES.get(field.name, f"LASTEVENT_{field.name.upper()}")
-        lines.append(f"| `{variable}` | {_default(info)} | {_allowed(info)} | {field.meaning.replace('|', chr(92) + '|')} |\n")
+        lines.append(
+            f"| `{variable}` | {_shown_default(info)} | {_allowed(info)} | {field.meaning.replace('|', chr(92) + '|')} |\n"
+        )
     return "".join([*lines, _TABLES, *_keys_of_tables()])
 
 
@@ -101,7 +103,13 @@ def _keys_of_tables() -> list[str]:
     return [f"| `{field.name}` | {allowed[field.name]} | {field.meaning} |\n" for field in fields(ProviderTable)]
 
 
-def _default(info: FieldInfo) -> str:
+def _shown_default(info: FieldInfo) -> str:
+    default = default_of(info)
+    return default if default == "none" else f"`{default}`"
+
+
+def default_of(info: FieldInfo) -> str:
+    """As the environment would have it; `none` where there is none."""
     # Defaults under the home folder must not depend on whose it is.
     with patch.dict(os.environ, {"HOME": "/~"}):
         os.environ.pop("XDG_DATA_HOME", None)
@@ -111,12 +119,12 @@ def _default(info: FieldInfo) -> str:
     if value is None or value in ("", {}, ()):
         return "none"
     if isinstance(value, bool):
-        return f"`{int(value)}`"
+        return str(int(value))
     if isinstance(value, tuple):
-        return f"`{','.join(value)}`"
+        return ",".join(value)
     if isinstance(value, int | float):
-        return f"`{value:.15g}`"
-    return f"`{str(value).removeprefix('/')}`"
+        return f"{value:.15g}"
+    return str(value).removeprefix("/")
 
 
 def _allowed(info: FieldInfo) -> str:

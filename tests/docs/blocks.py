@@ -26,8 +26,8 @@ RUN: Final = frozenset({"sh", "python", "html", "js", "toml"})
 
 SHOWN: Final = {
     "text": "a picture, or what is printed",
-    "nginx": "another server's configuration; tests/compose runs such a server",
-    "caddyfile": "another server's configuration",
+    "nginx": "another server's configuration; tests/architecture/test_proxies.py has it read by nginx",
+    "caddyfile": "the same, by Caddy",
     "yaml": "for docker compose, Traefik or Kubernetes",
     "ini": "for systemd",
     "json": "a shape",

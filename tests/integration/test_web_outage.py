@@ -1,6 +1,7 @@
 """The web tier while Redis is away or frozen, and while it drains: readers wait or come again, and none loses anything."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -107,6 +108,27 @@ async def test_a_reader_in_mid_replay_loses_nothing_to_a_drain(make_settings: Ma
     ):
         rest = await stream.to_end()
     assert ids_of(frames) + ids_of(rest) == ["0-1", "1-0", *(f"1-{i}" for i in range(1, 3002))]
+
+
+async def test_a_server_that_is_about_to_stop_serves_on_until_balancers_have_noticed(
+    make_settings: Making, new_author: NewAuthor
+) -> None:
+    author = await new_author()
+    async with contextlib.AsyncExitStack() as running:
+        web = await running.enter_async_context(running_web(make_settings(lame_duck_s=1.5)))
+        async with httpx2.AsyncClient(base_url=web.url) as client, open_stream(client, author.job_id) as stream:
+            await stream.until("started")
+            stopping = asyncio.create_task(running.pop_all().aclose())
+
+            async def unwanted() -> bool:
+                return (await client.get("/healthz")).status_code == 503
+
+            await wait_until(unwanted, message="balancers are told")
+            assert (await client.post("/v1/jobs", json=BODY)).status_code == 202
+            await author.say("still here")
+            assert text_of(frames := await stream.to_end()) == "still here"
+            assert frames[-1] == {"type": "reconnect", "reason": "draining"}
+        await stopping
 
 
 async def _read(reader: JobReader) -> None:

@@ -38,7 +38,7 @@ async def running_web(settings: Settings) -> AsyncIterator[Web]:
     app = build_app(settings)
     sock = bind("127.0.0.1", 0)
     config = uvicorn.Config(app, http=StreamProtocol, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=5)
-    server = StreamServer(config, app.state.context.hub)
+    server = StreamServer(config, app.state.context)
     stop = asyncio.Event()
     server.main_loop = stop.wait  # type: ignore[method-assign,assignment]  # uvicorn's own looks every 0.1 s
     serving = asyncio.create_task(_serve(server, sock))

@@ -92,8 +92,9 @@ class ScriptedUpstream(ABC):
     """The one path that answers with a stream."""
     content_type: ClassVar[str]
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.requests: list[Received] = []
+        self._host = host
         self._scripts: dict[str, deque[list[Step]]] = {}
         # The protocol is named because asyncio sets TCP_NODELAY only then; without it each packet may wait 40 ms for an ACK.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -130,7 +131,7 @@ class ScriptedUpstream(ABC):
         return [request for request in self.requests if request.model == model]
 
     async def __aenter__(self) -> Self:
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket.bind((self._host, 0))
         config = uvicorn.Config(
             self._app, interface="asgi3", lifespan="off", log_level="critical", proxy_headers=False, ws="none"
         )

@@ -40,6 +40,7 @@ async def test_children_get_addresses_and_drains_from_the_stack_and_the_rest_fro
     monkeypatch.setenv("LASTEVENT_LEASE_S", "2")
     monkeypatch.setenv("LASTEVENT_DRAIN_S", "60")
     monkeypatch.setenv("LASTEVENT_API_KEYS", API_KEYS[0].entry)  # of the user's, which the demo takes none of
+    monkeypatch.setenv("LASTEVENT_LAME_DUCK_S", "60")
     stack = Stack(Settings(drain_s=60, web_drain_s=0.5, api_keys=()), {"local": 2}, lambda _name, _line: None)
     env = stack._environment("unix:///tmp/redis.sock", 1234)
     assert env["LASTEVENT_REDIS_URL"] == "unix:///tmp/redis.sock"
@@ -48,6 +49,7 @@ async def test_children_get_addresses_and_drains_from_the_stack_and_the_rest_fro
     assert env["LASTEVENT_API_KEYS"] == ""
     assert env["LASTEVENT_LEASE_S"] == "2"
     assert float(env["LASTEVENT_DRAIN_S"]) == DRAIN_S, "a longer one would not fit into a stop of 10 s"
+    assert float(env["LASTEVENT_LAME_DUCK_S"]) == 0, "nor would this"
     assert float(env["LASTEVENT_WEB_DRAIN_S"]) == 0.5, "a shorter one is the user's wish"
 
 

@@ -1,5 +1,6 @@
 """web/health.py: alive is not ready, and neither depends on more than it must (protocol 2)."""
 
+import asyncio
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from web import health
 
 def request_to(
     *,
-    draining: bool = False,
+    stopping: bool = False,
     lanes: tuple[str, ...] = ("api",),
     alive: tuple[str, ...] = (),
     away: bool = False,
@@ -29,8 +30,11 @@ def request_to(
         live = [WorkerInfo(f"w-{lane}", lane, "host", 1, 0, 4, 1.0) for lane in alive]
         return live + [WorkerInfo("w", "api", "host", 1, 0, 4, 1.0, missing) for missing in missing_keys]
 
+    leaving = asyncio.Event()
+    if stopping:
+        leaving.set()
     context: Any = SimpleNamespace(
-        hub=SimpleNamespace(draining=draining),
+        leaving=leaving,
         settings=Settings(lanes=lanes, default_model="local/smollm2-135m-instruct"),
         store=SimpleNamespace(workers=workers),
     )
@@ -42,8 +46,8 @@ async def test_alive_whatever_redis_does() -> None:
     assert (await health.healthz(request_to(away=True))).status_code == 200
 
 
-async def test_not_alive_while_it_drains() -> None:
-    answer = await health.healthz(request_to(draining=True))
+async def test_not_alive_once_it_is_about_to_stop() -> None:
+    answer = await health.healthz(request_to(stopping=True))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
 
 
