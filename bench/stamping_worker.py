@@ -10,19 +10,19 @@ import time
 import uvloop
 
 from bench.instant import InstantProvider
-from shared.event_log import Lease
 from shared.logs import set_up_logs
 from shared.settings import API_LANE, load_settings
 from worker.control import Control, Leave
 from worker.generate import generate
+from worker.leases import Taken
 from worker.main import WorkerProcess, new_identity
 from worker.owned_job import Tools
 
 
-async def stamped(lease: Lease, control: Control, tools: Tools) -> Leave:
+async def stamped(taken: Taken, control: Control, tools: Tools) -> Leave:
     at = time.monotonic_ns()
-    print(lease.job_id, at)
-    return await generate(lease, control, tools)
+    print(taken.lease.job_id, at, flush=True)
+    return await generate(taken, control, tools)
 
 
 async def main() -> None:

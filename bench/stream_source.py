@@ -22,8 +22,9 @@ from redis.asyncio import Redis
 
 from bench.beat import stamped
 from bench.owned_log import Owner
-from shared.event_log import Append, Offer, Ownership, append_command
 from shared.events import Token
+from shared.log_commands import Append, Offer, append_command
+from shared.ownership import Ownership
 from shared.redis_client import make_client
 from shared.settings import load_settings
 from worker.writer import Writer

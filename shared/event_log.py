@@ -6,30 +6,19 @@ superseded worker offers is refused and reaches no reader (protocol P5).
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 from redis.asyncio import Redis
 
 from shared import keys
-from shared.errors import AlreadyEnded, LogBehind, LogErased, Superseded
-from shared.events import (
-    FORMAT_VERSION,
-    AnyEvent,
-    Cancelled,
-    Done,
-    Error,
-    StartReason,
-    Terminal,
-    from_fields,
-    private_of,
-    to_data,
-    to_fields,
-)
+from shared.events import AnyEvent, Error, StartReason, Terminal, from_fields, private_of, to_data
 from shared.fold import AttemptEnd, Fold
 from shared.ids import START, EventId, is_job_id
 from shared.job import TERMINAL, Solitude, Status
-from shared.redis_client import Arg, scripts
+from shared.log_commands import check_answer, final_status, opening_of, outside_start, private_of_start
+from shared.ownership import KeptUpstream, Lease, Ownership
+from shared.redis_client import scripts
 from shared.settings import Lane, Settings
 
 PAGE: Final = 1000
@@ -45,73 +34,6 @@ class Entry(NamedTuple):
     @property
     def event(self) -> AnyEvent:
         return from_fields(self.fields)
-
-
-class Lease(msgspec.Struct, frozen=True):
-    """The right to run a job for a while: `token` is what the in-progress key and, once claimed, the record's owner hold."""
-
-    job_id: str
-    token: str
-
-
-class Opening(msgspec.Struct, frozen=True):
-    """What a claim wrote, so that it can be written again: the same `N-0`, after the same entry."""
-
-    after: EventId
-    worker: str
-    reset: bool
-    rest: bytes
-    """The event's JSON after `reset`."""
-    private: bytes
-    solitude: Solitude | Literal["", "="] = "="
-    """`=`: as it was before."""
-    beside: str = ""
-
-
-class Ownership(msgspec.Struct, frozen=True):
-    """A claimed attempt: the right to append to the log and to end it, until someone else claims."""
-
-    lease: Lease
-    attempt: int
-    reason: StartReason
-    opening: Opening
-
-    @property
-    def job_id(self) -> str:
-        return self.lease.job_id
-
-
-class KeptUpstream(NamedTuple):
-    """A response that goes on at a provider's by itself: whose, and its id there. As the record and a lane's list hold it."""
-
-    model: str
-    id: str
-
-    @property
-    def provider(self) -> str:
-        return self.model.partition("/")[0]
-
-    def __str__(self) -> str:
-        return f"{self.model} {self.id}"
-
-    @classmethod
-    def parse(cls, raw: bytes) -> "KeptUpstream":
-        return cls(*raw.decode().split(" ", 1))
-
-
-class Offer(NamedTuple):
-    """An event on its way into the log, with what only we keep of it."""
-
-    event: AnyEvent
-    private: Mapping[str, Any] | None = None
-
-
-class Append(NamedTuple):
-    """An attempt's next entries; the first of them gets `first_seq`."""
-
-    owner: Ownership
-    first_seq: int
-    offers: Sequence[Offer]
 
 
 class Place(NamedTuple):
@@ -149,14 +71,12 @@ class EventLog:
     async def fold(self, job_id: str, first_page: list[Entry] | None = None) -> Fold:
         """The whole log as one state; `last_id` is 0-0 when there is no log. `first_page`, where the caller has it, saves a
         round trip."""
-        state = Fold()
         page = await self.read(job_id) if first_page is None else first_page
-        while True:
-            for entry in page:
-                state.add(entry.id, entry.event, private_of(entry.fields))
-            if len(page) < PAGE:
-                return state
+        state = fold_of(page)
+        while len(page) == PAGE:
             page = await self.read(job_id, state.last_id)
+            fold_of(page, state)
+        return state
 
     async def place(self, job_id: str, cursor: EventId, tenant: str = "") -> "Place | None":
         """Where a cursor stands in a job's log; None when the tenant has no such job. One round trip."""
@@ -205,7 +125,7 @@ class EventLog:
         the job that runs alone no more once this one runs too. `read_on` is the position that `upstream` is read on from; None
         leaves it to be cancelled.
         """
-        opening = _opening(seen, worker, model, reset, private_of_start(before, read_on), solitude or "", beside or "")
+        opening = opening_of(seen, worker, model, reset, private_of_start(before, read_on), solitude or "", beside or "")
         answer = await scripts.run(
             self._redis,
             "claim",
@@ -269,7 +189,7 @@ class EventLog:
         Raises:
             LogRefused: nothing was written; which one says why.
         """
-        opening = _opening(seen, worker, model, reset, private_of_start(before, read_on))
+        opening = opening_of(seen, worker, model, reset, private_of_start(before, read_on))
         answer = await scripts.run(
             self._redis,
             "again",
@@ -345,95 +265,14 @@ class EventLog:
         return str(answer[0].decode())
 
 
+def fold_of(entries: Iterable[Entry], state: Fold | None = None) -> Fold:
+    """What entries tell, in order; added to `state` where that holds those before them."""
+    state = Fold() if state is None else state
+    for entry in entries:
+        state.add(entry.id, entry.event, private_of(entry.fields))
+    return state
+
+
 def entries_of(raw: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Entry]:
     """What `XRANGE` answered, as entries."""
     return [Entry(EventId.from_redis(entry_id), fields) for entry_id, fields in raw]
-
-
-def append_command(appends: Iterable[Append]) -> tuple[Arg, ...]:
-    """The command that adds to many logs in one call; it answers once for each of them, in their order."""
-    names: list[str] = []
-    args: list[Arg] = []
-    for owner, first_seq, offers in appends:
-        names += (keys.job(owner.job_id), keys.log(owner.job_id))
-        entries: list[Arg] = []
-        for event, private in offers:
-            fields = to_fields(event, private)
-            entries.append(len(fields))
-            entries += fields
-            entries.append(b"" if fields[0] == b"e" else to_data(event))
-        args += (owner.lease.token, owner.attempt, first_seq, len(entries))
-        args += entries
-    return scripts.command("append", names, args)
-
-
-def end_command(owner: Ownership, seq: int, event: Terminal, private: Mapping[str, Any], retention_s: int) -> tuple[Arg, ...]:
-    """The command that writes the terminal event and the final status, in one step."""
-    args: list[Arg] = [
-        owner.lease.token, owner.attempt, seq, to_data(event), msgspec.json.encode(private), final_status(event), retention_s,
-        owner.job_id,
-    ]  # fmt: skip
-    return scripts.command("end", [keys.job(owner.job_id), keys.log(owner.job_id)], args)
-
-
-def reclaim_command(owner: Ownership, claimed_at: float, lease_s: float, *, held: bool, upstream: str = "=") -> tuple[Arg, ...]:
-    """The command that asks where an attempt's log stands, and puts its claim, of `claimed_at` (Unix seconds), back if that was
-    lost. Not `held`: the claim is too old to be one that Redis may have forgotten, so that a record without it means that
-    another has claimed. `upstream` is what the record has to say of it, `=` for whatever it says."""
-    opening = owner.opening
-    args: list[Arg] = [
-        owner.lease.token, opening.worker, owner.attempt, str(opening.after), owner.reason, int(opening.reset),
-        f"{claimed_at:.3f}", int(lease_s * 1000), opening.rest if held else "", opening.private,
-        opening.solitude, opening.beside, upstream,
-    ]  # fmt: skip
-    names = [keys.job(owner.job_id), keys.log(owner.job_id), keys.arq_in_progress(owner.job_id)]
-    return scripts.command("reclaim", names, args)
-
-
-def check_answer(answer: Sequence[bytes], job_id: str) -> None:
-    """Turns a script's refusal, for one log, into the exception that says what follows from it."""
-    word = answer[0]
-    if word == b"ok":
-        return
-    if word == b"behind":
-        raise LogBehind(f"the log of job {job_id} ends at {answer[1].decode() or 'nothing'}, before what it had taken")
-    if word == b"ended":
-        raise AlreadyEnded(f"job {job_id} has its terminal event")
-    if word == b"gone":
-        raise LogErased(f"job {job_id} was deleted or has expired")
-    raise Superseded(f"job {job_id} has another owner")
-
-
-def final_status(event: Terminal) -> Status:
-    if isinstance(event, Done):
-        return "done"
-    return "cancelled" if isinstance(event, Cancelled) else "failed"
-
-
-def outside_start(model: str, worker: str) -> bytes:
-    """The rest of the `started` event that an ending from outside opens its attempt with; scripts put the front."""
-    return _json_rest(model=model, worker=worker, reason="takeover", reset=False)
-
-
-def private_of_start(before: AttemptEnd | None, read_on: int | None) -> dict[str, Any]:
-    """What only we keep of a `started` entry: how the attempt before ended, and from where its response upstream is read on."""
-    private = {"v": FORMAT_VERSION, "before": before, "u": read_on}
-    return {name: value for name, value in private.items() if value is not None}
-
-
-def _opening(
-    after: EventId,
-    worker: str,
-    model: str,
-    reset: bool,
-    private: Mapping[str, Any],
-    solitude: Solitude | Literal["", "="] = "=",
-    beside: str = "",
-) -> Opening:
-    rest = _json_rest(model=model, worker=worker)
-    return Opening(after, worker, reset, rest, msgspec.json.encode(private), solitude, beside)
-
-
-def _json_rest(**fields: object) -> bytes:
-    """A JSON object without its opening brace: scripts put what only they know before it."""
-    return msgspec.json.encode(fields)[1:]

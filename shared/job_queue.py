@@ -16,10 +16,10 @@ from redis.exceptions import NoScriptError, OutOfMemoryError
 
 from shared import keys
 from shared.errors import IdempotencyConflict, JobNotFound, QueueFull, RateLimited, RedisUnavailable, TooManyJobs
-from shared.event_log import outside_start
 from shared.events import FORMAT_VERSION, Cancelled, Queued, Timing, Usage, to_data
 from shared.ids import JobId, is_job_id, new_job_id
 from shared.job import JobRequest
+from shared.log_commands import outside_start
 from shared.models import Model
 from shared.redis_client import Arg, ScriptName, scripts
 from shared.redis_connections import WritesRefused

@@ -1,6 +1,6 @@
 """The job's record as it stands in Redis, the Job folded from record and log, listings, live workers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, cast
 
 import msgspec
@@ -8,11 +8,12 @@ from redis.asyncio import Redis
 
 from shared import keys
 from shared.errors import JobNotFound
-from shared.event_log import PAGE, EventLog, KeptUpstream, entries_of
+from shared.event_log import PAGE, EventLog, entries_of, fold_of
 from shared.events import Timing
 from shared.fold import AttemptEnd, Fold
 from shared.ids import is_job_id
 from shared.job import OPEN, Job, JobRequest, Solitude, Status
+from shared.ownership import KeptUpstream
 from shared.settings import Lane
 
 PAGE_DEFAULT: Final = 20
@@ -81,6 +82,18 @@ class JobPage(NamedTuple):
 
     jobs: list[Job]
     next: str | None
+
+
+class Found(NamedTuple):
+    """A record and the whole log, as a script answers `HGETALL` and `XRANGE`: flat."""
+
+    fields: Sequence[bytes]
+    entries: Sequence[tuple[bytes, Sequence[bytes]]]
+
+    def look(self, job_id: str) -> "tuple[Record, Fold]":
+        """As `JobStore.look` has it."""
+        entries = entries_of((entry_id, _pairs(fields)) for entry_id, fields in self.entries)
+        return _parse_record(job_id, _pairs(self.fields)), fold_of(entries)
 
 
 class JobStore:
@@ -204,6 +217,10 @@ def to_job(record: Record, state: Fold) -> Job:
 
 def timing_so_far(record: Record, state: Fold) -> Timing:
     return Timing(queue_s=_since(record.created_at, record.started_at), ttft_s=_since(record.created_at, state.first_output_at))
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _since(start: float, end: float | None) -> float | None:

@@ -16,7 +16,6 @@ lastevent:rate:{tenant}      string   submit                        once the ten
 lastevent:operations:{step}  hash     the workers, endings          20 min
 arq:job:{id}                 string   submit                        with the record; deleted at the end
 arq:in-progress:{id}         string   take, renew                   the lease; value: the lease's token
-arq:retry:{id}               string   arq                           24 h; deleted at the end
 permanent, and bounded:
 lastevent:queue:{lane}       zset     submit, take, renew, finish   a member an open job; score: when to look at it, Unix ms
 lastevent:leased:{lane}      zset     take, renew, finish           a member a leased job; score: the lease's end, Unix ms
@@ -121,10 +120,6 @@ def arq_job(job_id: str) -> str:
 
 def arq_in_progress(job_id: str) -> str:
     return f"arq:in-progress:{job_id}"
-
-
-def arq_retry(job_id: str) -> str:
-    return f"arq:retry:{job_id}"
 
 
 _PERMANENT = re.compile(r"lastevent:(queue:.+|leased:.+|open:.+|jobs|workers|primary|token_secret)")

@@ -13,17 +13,19 @@ import structlog
 from structlog.contextvars import bind_contextvars, bound_contextvars, unbind_contextvars
 
 from shared.errors import InvalidRequest, JobNotFound
-from shared.event_log import ClaimRefused, Lease
+from shared.event_log import ClaimRefused
 from shared.events import Terminal
 from shared.fold import Fold
 from shared.ids import START
 from shared.job import JobRequest
-from shared.job_store import Record
+from shared.job_store import Found, Record
 from shared.models import Model, resolve
+from shared.ownership import Lease
 from shared.redis_client import NOT_NOW
 from worker import recovery
 from worker.company import Place
 from worker.control import Control, Leave
+from worker.leases import Taken
 from worker.owned_job import PAUSE_S, OwnedJob, Tools, until_redis_answers
 from worker.recovery import EndNow, GoOn
 from worker.retries import current_model
@@ -34,26 +36,28 @@ CLAIM_TRIES: Final = 8
 """A claim that finds the log moved on reads it again; only an owner that still writes can move it, and not for long."""
 
 
-async def generate(lease: Lease, control: Control, tools: Tools) -> Leave:
+async def generate(taken: Taken, control: Control, tools: Tools) -> Leave:
     """Runs one leased job as far as it goes here. Every line of the log names the job meanwhile, and, once they are known, the
     attempt and the request that submitted it."""
-    with bound_contextvars(job=lease.job_id):
+    with bound_contextvars(job=taken.lease.job_id):
         try:
-            return await _run(lease, control, tools)
+            return await _run(taken, control, tools)
         finally:
             unbind_contextvars("attempt", "request_id")
 
 
-async def _run(lease: Lease, control: Control, tools: Tools) -> Leave:
+async def _run(taken: Taken, control: Control, tools: Tools) -> Leave:
+    lease, found = taken.lease, taken.found
     while True:
         try:
-            return await _Run(lease, control, tools).run()
+            return await _Run(lease, control, tools).run(found)
         except JobNotFound:
             log.info("job is gone")
             return Leave("over")
         except NOT_NOW as error:
             # Nothing is claimed yet; what the log holds decides once Redis is back.
             log.warning("job waits for Redis", error=str(error))
+            found = None
             await asyncio.sleep(PAUSE_S)
         except Exception:  # a fault of ours must not send the job round and round
             log.exception("job failed for a reason of ours")
@@ -68,9 +72,12 @@ class _Run:
         self._control = control
         self._tools = tools
 
-    async def run(self) -> Leave:
+    async def run(self, found: Found | None) -> Leave:
+        """`found`: the job as the lease found it, which saves the first look."""
         for _ in range(CLAIM_TRIES):
-            record, state = await self._tools.store.look(self._lease.job_id)
+            job_id = self._lease.job_id
+            record, state = found.look(job_id) if found is not None else await self._tools.store.look(job_id)
+            found = None
             bind_contextvars(attempt=state.last_id.attempt, **_named(record))
             if not record.is_open:
                 return Leave("over")

@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from shared.event_log import KeptUpstream
+from shared.ownership import KeptUpstream
 from shared.redis_client import UNREACHABLE
 from worker.upstreams import Upstreams
 

@@ -3,39 +3,41 @@
 arq polls every half second, spends four calls on each job that runs elsewhere, claims without an owner and for ten minutes,
 and ends jobs without asking (docs/decisions/0002-arq-behind-two-files.md). Here:
 
-    main                one loop: take what is due, then sleep until woken, signalled, or the poll's turn
-    _poll_iteration     takes leases in one round trip
-    finish_job          gives the lease back as the job function said
-    finish_failed_job   arq's own endings write the terminal event too
+    main             one loop: take what is due, then sleep until woken, signalled, or the poll's turn
+    _poll_iteration  takes leases in one round trip, with all that a job's start needs
+    _run             calls arq's function at once, where arq's `run_job` reads the payload and counts a try first
+    _finish          gives the lease back as the job function said
+    _end_unrunnable  what arq would end in silence gets its terminal event
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
 
 import msgspec
 import structlog
 from arq.connections import ArqRedis
+from arq.jobs import DeserializationError, deserialize_job_raw
 from arq.worker import Worker, func
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from shared import keys
 from shared.errors import JobNotFound
-from shared.event_log import EventLog, Lease
+from shared.event_log import EventLog
 from shared.job_queue import FUNCTION
 from shared.job_store import JobStore
+from shared.ownership import Lease
 from shared.redis_client import NOT_NOW
 from shared.settings import Settings
 from worker.company import Company
 from worker.control import Control, Leave, Running
-from worker.leases import Identity, Leases
+from worker.leases import Identity, Leases, Taken
 from worker.recovery import failed
 
 log = structlog.get_logger()
 
-JobFunction = Callable[[Lease, Control], Awaitable[Leave]]
+JobFunction = Callable[[Taken, Control], Awaitable[Leave]]
 
 TAKE_AT_ONCE = 4
 """Jobs leased in one call. Starting one takes milliseconds of CPU: hundreds at once would hold up every running job's tokens,
@@ -48,9 +50,6 @@ _TAKE_MOST_S = 2.0
 """How long a stopping worker waits for a take that is under way."""
 
 _SIGNALS_AT_ONCE = 1_000
-
-_FOR_EVER_S = 10 * 365 * 86_400
-"""arq's own timeout, out of the way: deadlines are the attempt's, leases say who is alive."""
 
 
 class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
@@ -70,16 +69,12 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
         job_function: JobFunction,
     ) -> None:
         super().__init__(
-            functions=[func(self._run_leased, name=FUNCTION, max_tries=2**31, timeout=_FOR_EVER_S, keep_result=0)],
+            functions=[func(self._run_leased, name=FUNCTION)],
             queue_name=keys.queue(identity.lane),
             redis_pool=pool,
             handle_signals=False,
             max_jobs=identity.slots,
-            keep_result=0,
-            log_results=False,
-            job_serializer=_encode,
             job_deserializer=msgspec.json.decode,
-            health_check_interval=_FOR_EVER_S,
         )
         self._signals = signals
         self._settings = settings
@@ -90,7 +85,6 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
         self._event_log = event_log
         self._store = store
         self._job_function = job_function
-        self._left: dict[str, Leave] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._taking = asyncio.Lock()
         self._idle = asyncio.Event()
@@ -135,8 +129,10 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
             if free == 0:
                 return False
             taken = await self._leases.take(min(free, TAKE_AT_ONCE))
-            for lease, score in taken:
-                self._start(lease, score)
+            for each in taken:
+                self._start(each)
+            if taken:
+                await asyncio.sleep(0)  # they begin now, and not once the next call to Redis is packed and sent
             return len(taken) == TAKE_AT_ONCE < free
 
     def _free_slots(self) -> int:
@@ -145,10 +141,11 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
             return 0
         return int(self.max_jobs - self.job_counter)
 
-    def _start(self, lease: Lease, score: int) -> None:
+    def _start(self, taken: Taken) -> None:
+        lease = taken.lease
         self.job_counter += 1
         self._idle.clear()
-        task = self.loop.create_task(self.run_job(lease.job_id, score), name=f"job {lease.job_id}")
+        task = self.loop.create_task(self._run(taken), name=f"job {lease.job_id}")
         self.tasks[lease.job_id] = task
         task.add_done_callback(lambda done: self._ended(lease, done))
 
@@ -159,7 +156,7 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
         if not self.tasks:
             self._idle.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            # The lease was not given back: renewed no more it lapses, and whoever takes the job finds it as the log has it.
+            # Giving the lease back failed: renewed no more it lapses, and whoever takes the job finds it as the log has it.
             self._leases.forget(lease)
             log.error("job left without a word", job=lease.job_id, error=repr(error))
         if was_full:
@@ -208,43 +205,47 @@ class LeasedWorker(Worker):  # type: ignore[misc]  # arq is half typed
             await self.pool.rpush(keys.wake(self._identity.lane), "1")
             await self.pool.pexpire(keys.wake(self._identity.lane), keys.LIST_TTL_MS)  # it may be the only one there
 
-    async def _run_leased(self, _ctx: dict[str, Any], job_id: str) -> None:
+    async def _run(self, taken: Taken) -> None:
+        lease = taken.lease
+        try:
+            name, args, kwargs, *_ = deserialize_job_raw(taken.payload, deserializer=self.job_deserializer)
+            call = self.functions[name].coroutine({"taken": taken}, *args, **kwargs)
+        except (DeserializationError, KeyError, TypeError) as error:  # unreadable, another function, other arguments
+            await asyncio.shield(self._end_unrunnable(lease, error))
+            return
+        leave = Leave("handover")  # where it is cancelled from outside before it can say
+        try:
+            leave = await call
+        finally:
+            await asyncio.shield(self._finish(lease, leave))
+
+    async def _run_leased(self, ctx: dict[str, Taken], _job_id: str) -> Leave:
         """The one arq function."""
+        taken = ctx["taken"]
+        job_id = taken.lease.job_id
         control = self._running.add(job_id)
         try:
-            self._left[job_id] = await self._job_function(self._leases.of(job_id), control)
+            return await self._job_function(taken, control)
         finally:
             self._running.remove(job_id)
 
-    async def finish_job(self, job_id: str, *_: Any) -> None:
-        leave = self._left.pop(job_id, Leave("handover"))  # cancelled from outside before it could say
-        lease = self._leases.of(job_id)
+    async def _finish(self, lease: Lease, leave: Leave) -> None:
         if leave.how in ("over", "lost"):
             await self._leases.done_with(lease)
         else:
             await self._leases.give_back(lease, after_ms=leave.after_ms, handover=leave.how == "handover")
 
-    async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
-        """arq gave the job up without calling the job function: its payload is gone or unreadable."""
-        lease = self._leases.of(job_id)
-        await self._end_unrunnable(lease, result_data)
+    async def _end_unrunnable(self, lease: Lease, why: Exception) -> None:
+        """The payload is gone or unreadable: there is nothing to call."""
+        with suppress(JobNotFound):
+            await self._close_unrunnable(lease, why)
         await self._leases.done_with(lease)
 
-    async def _end_unrunnable(self, lease: Lease, result_data: bytes | None) -> None:
-        try:
-            record = await self._store.record(lease.job_id)
-        except JobNotFound:
-            return
+    async def _close_unrunnable(self, lease: Lease, why: Exception) -> None:
+        record = await self._store.record(lease.job_id)
         if not record.is_open:
             return
         state = await self._event_log.fold(lease.job_id)
-        log.error(
-            "job cannot be run from the queue", job=lease.job_id, result=(result_data or b"")[:200].decode(errors="replace")
-        )
+        log.error("job cannot be run from the queue", job=lease.job_id, why=repr(why))
         event = failed(record, state, "internal", "The job's queue entry was lost or damaged.")
         await self._event_log.close(lease.job_id, event, record.model, self._identity.id, lease=lease)
-
-
-def _encode(value: Any) -> bytes:
-    """JSON, never pickle. Results hold exceptions, which are of no use to anyone here but by name."""
-    return msgspec.json.encode(value, enc_hook=repr)

@@ -17,8 +17,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from shared import keys
-from shared.event_log import Lease
-from shared.job_store import WorkerInfo
+from shared.job_store import Found, WorkerInfo
+from shared.ownership import Lease
 from shared.redis_client import UNREACHABLE, Arg, scripts
 from shared.settings import Settings
 from worker.control import Running
@@ -29,10 +29,12 @@ Renewal = Literal["ok", "cancel", "lost"]
 
 
 class Taken(NamedTuple):
-    """A job leased to this worker. `score` is what its queue entry had before, Unix ms."""
+    """A job leased to this worker. `payload` is arq's, empty where that is gone; `found` the job as the lease found it, where
+    nobody has started it yet."""
 
     lease: Lease
-    score: int
+    payload: bytes = b""
+    found: Found | None = None
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -66,22 +68,19 @@ class Leases:
         self.lost = 0
         """Leases that another had, or nobody, when they were to be renewed."""
 
-    def of(self, job_id: str) -> Lease:
-        return self._held[job_id]
-
     async def take(self, slots: int) -> list[Taken]:
         """Leases up to `slots` due jobs of the lane; one round trip."""
         prefix = f"{self._identity.id}.{secrets.token_hex(4)}"
         answer = await scripts.run(self._redis, "take", [self._queue], [prefix, slots, self._lease_ms])
         taken = []
-        for job_id_raw, token, score in zip(answer[::3], answer[1::3], answer[2::3], strict=True):
+        for job_id_raw, token, payload, *found in answer:
             lease = Lease(job_id=job_id_raw.decode(), token=token.decode())
             if lease.job_id in self._held:
                 # Its lease lapsed while we were still at it, and nobody else took it. The run goes on under the token that
                 # the record names; the next renewal puts that one back.
                 continue
             self._held[lease.job_id] = lease
-            taken.append(Taken(lease, int(float(score))))
+            taken.append(Taken(lease, payload, Found(*found) if found[0] else None))
         return taken
 
     async def done_with(self, lease: Lease) -> None:

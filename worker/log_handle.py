@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from shared.errors import GenerationFailed, LogBehind, LogRefused
-from shared.event_log import KeptUpstream, Offer, Ownership, check_answer
 from shared.events import AnyEvent, Terminal, ToolCall
 from shared.ids import EventId
+from shared.log_commands import Offer, check_answer
+from shared.ownership import KeptUpstream, Ownership
 from shared.settings import Settings
 
 MOST_AT_ONCE: Final = 500

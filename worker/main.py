@@ -1,7 +1,6 @@
 """Builds and supervises a worker for one lane: connections, writer, leases, provider, arq; and stops them in order."""
 
 import asyncio
-import logging
 import os
 import secrets
 import signal
@@ -14,7 +13,7 @@ import uvloop
 from arq.connections import ArqRedis
 
 from shared.errors import ConfigurationError
-from shared.event_log import EventLog, Lease
+from shared.event_log import EventLog
 from shared.garbage import spare_what_stays
 from shared.job_store import JobStore
 from shared.logs import set_up_logs
@@ -27,7 +26,7 @@ from worker.company import Company
 from worker.control import Control, Leave, Running
 from worker.generate import generate
 from worker.leased_worker import LeasedWorker
-from worker.leases import Identity, Leases
+from worker.leases import Identity, Leases, Taken
 from worker.metrics import WorkerMetrics
 from worker.metrics_server import served
 from worker.operations import OperationsWriter
@@ -40,7 +39,7 @@ from worker.writer import Writer
 
 log = structlog.get_logger()
 
-JobWork = Callable[[Lease, Control, Tools], Awaitable[Leave]]
+JobWork = Callable[[Taken, Control, Tools], Awaitable[Leave]]
 
 _LAST_WORDS_S = 4.0
 """What handing over may take once the drain time is over: a flush and a script a job."""
@@ -56,8 +55,6 @@ def run(settings: Settings, lane: str) -> None:
         raise ConfigurationError(f"there is no lane {lane!r}: it is {API_LANE} or {LOCAL_LANE}")
     identity = new_identity(settings, lane)
     set_up_logs(settings, lane=lane, worker=identity.id)
-    # arq logs each job twice and would print what it failed with; this worker's own lines say it once.
-    logging.getLogger("arq").setLevel(logging.ERROR)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(WorkerProcess(settings, identity).serve())
 
@@ -188,7 +185,7 @@ class WorkerProcess:
         )  # fmt: skip
         worker = LeasedWorker(
             pool, signals, settings, identity, leases, running, company, event_log, store,
-            lambda lease, c: self._job(lease, c, tools),
+            lambda taken, c: self._job(taken, c, tools),
         )  # fmt: skip
         reaper = Reaper(pool, settings, event_log, store, upstreams, identity.lane, identity.id)
         operations = OperationsWriter(pool, self._metrics.tally)

@@ -12,8 +12,9 @@ from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 
-from shared.event_log import EventLog, final_status
+from shared.event_log import EventLog
 from shared.events import Done, Error, StartReason, Terminal, Usage
+from shared.log_commands import final_status
 from shared.loop_lag import LoopLag
 from shared.metrics import Numbers, counter, counters, histogram, new_registry
 from shared.models import Model, listed_models

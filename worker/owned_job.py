@@ -14,13 +14,15 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from shared.errors import DeadlinePassed, GenerationFailed, InvalidRequest, LogBehind, LogRefused, Superseded, UpstreamOver
-from shared.event_log import EventLog, KeptUpstream, Ownership, private_of_start
+from shared.event_log import EventLog
 from shared.events import Done, Error, FinishReason, Started, Terminal, Usage
 from shared.fold import AttemptEnd, Fold
 from shared.ids import EventId
 from shared.job import JobFailure, JobRequest
 from shared.job_store import JobStore, Record
+from shared.log_commands import private_of_start
 from shared.models import Model, resolve
+from shared.ownership import KeptUpstream, Ownership
 from shared.redis_client import NOT_NOW
 from shared.settings import Settings
 from worker import recovery

@@ -7,12 +7,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from shared.errors import ErrorCode
-from shared.event_log import KeptUpstream
 from shared.events import Cancelled, Error, Terminal, Timing, Usage
 from shared.fold import AttemptState, Fold, Pace
 from shared.job import JobRequest
 from shared.job_store import Record, timing_so_far
 from shared.models import Model
+from shared.ownership import KeptUpstream
 from shared.settings import Settings
 from worker.providers.base import Call, Prefix, Provider, ResumableProvider, Upstream
 

@@ -7,7 +7,7 @@ import structlog
 from redis.asyncio import Redis
 
 from shared import keys
-from shared.event_log import KeptUpstream
+from shared.ownership import KeptUpstream
 from worker.providers.base import Provider, ResumableProvider
 
 log = structlog.get_logger()

@@ -18,7 +18,8 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from shared.errors import LogBehind, LogRefused, Superseded
-from shared.event_log import Append, Offer, Ownership, append_command, check_answer, end_command, reclaim_command
+from shared.log_commands import Append, Offer, append_command, check_answer, end_command, reclaim_command
+from shared.ownership import Ownership
 from shared.redis_client import NOT_NOW, UNREACHABLE, Arg, scripts
 from shared.settings import Settings
 from shared.spread import Spread

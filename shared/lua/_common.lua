@@ -100,7 +100,7 @@ local function close(record, log, job_id, lane, status, terminal, retention_s)
   redis.call('ZREM', 'lastevent:open:' .. lane, job_id)
   redis.call('ZREM', 'lastevent:queue:' .. lane, job_id)
   redis.call('ZREM', 'lastevent:leased:' .. lane, job_id)
-  redis.call('DEL', 'arq:job:' .. job_id, 'arq:in-progress:' .. job_id, 'arq:retry:' .. job_id)
+  redis.call('DEL', 'arq:job:' .. job_id, 'arq:in-progress:' .. job_id)
 end
 
 -- Names this primary's history: another one after a restart or a failover.

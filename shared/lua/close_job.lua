@@ -1,4 +1,4 @@
--- Ends a job that nobody owns any more: the claimer's refusals, arq's own endings, the reaper.
+-- Ends a job that nobody owns any more: the claimer's refusals, damaged queue entries, the reaper.
 -- KEYS  record, log, in-progress
 -- ARGV  job id, token or '' ('' ends it whoever leases it), status, terminal event JSON, started event JSON after `attempt`
 --       and `after`, retention s, the log's last id as read ('' for any)

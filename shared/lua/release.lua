@@ -10,10 +10,9 @@ local holds = redis.call('GET', in_progress) == token
 if holds then redis.call('DEL', in_progress) end
 if holds or owner == token then redis.call('ZREM', leased_of(queue), job_id) end
 if not status or TERMINAL[status] then
-  -- Whoever comes by last clears up, the lease's holder or not: one that was taken before the end may be run by arq after it,
-  -- and arq then counts a try.
+  -- Whoever comes by last clears up, the lease's holder or not.
   redis.call('ZREM', queue, job_id)
-  redis.call('DEL', 'arq:job:' .. job_id, 'arq:retry:' .. job_id)
+  redis.call('DEL', 'arq:job:' .. job_id)
   return holds and 'ok' or 'lost'
 end
 if not holds and owner ~= token then return 'lost' end

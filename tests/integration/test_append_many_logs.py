@@ -3,10 +3,11 @@
 from redis.asyncio import Redis
 
 from shared import keys
-from shared.event_log import Append, EventLog, Offer, append_command
+from shared.event_log import EventLog
 from shared.events import Token
 from shared.ids import EventId
 from shared.job_queue import JobQueue
+from shared.log_commands import Append, Offer, append_command
 from tests.support.author import Author
 
 CLAIM = EventId(1, 0)

@@ -5,11 +5,12 @@ from redis.asyncio import Redis
 
 from shared import keys
 from shared.errors import AlreadyEnded, LogBehind, LogErased, LogRefused, Superseded
-from shared.event_log import ClaimRefused, EventLog, Ownership, Place
+from shared.event_log import ClaimRefused, EventLog, Place
 from shared.events import Cancelled, Error, Started, Terminal, Timing, Token, Usage
 from shared.ids import QUEUED, START, EventId
 from shared.job_queue import JobQueue
 from shared.job_store import JobStore
+from shared.ownership import Ownership
 from shared.settings import Settings
 from tests.integration.conftest import NewAuthor
 from tests.support.author import DONE, MODEL, Author, append, end, lease

@@ -7,11 +7,13 @@ from redis.asyncio import Redis
 
 from shared import keys
 from shared.errors import Superseded
-from shared.event_log import ClaimRefused, EventLog, KeptUpstream, Ownership, reclaim_command
+from shared.event_log import ClaimRefused, EventLog
 from shared.events import Usage
 from shared.fold import AttemptEnd
 from shared.job import JobFailure
 from shared.job_store import JobStore
+from shared.log_commands import reclaim_command
+from shared.ownership import KeptUpstream, Ownership
 from tests.integration.conftest import NewAuthor
 from tests.support.author import DONE, lease
 

@@ -8,9 +8,9 @@ import pytest
 from redis.asyncio import Redis
 
 from shared import keys
-from shared.event_log import KeptUpstream
 from shared.events import Cancelled, Done, Error, Started, ToolCall, Usage, private_of
 from shared.job_queue import JobQueue
+from shared.ownership import KeptUpstream
 from shared.providers import provider_configs
 from shared.settings import Settings
 from tests.integration.conftest import NewAuthor

@@ -9,12 +9,13 @@ from redis.asyncio import Redis
 
 from shared import keys
 from shared.errors import GenerationFailed
-from shared.event_log import EventLog, Ownership
+from shared.event_log import EventLog
 from shared.events import Cancelled, Done, Error, Reasoning, Started, StartReason, Usage
 from shared.fold import AttemptEnd
 from shared.ids import EventId
 from shared.job import JobFailure
 from shared.job_queue import JobQueue
+from shared.ownership import Ownership
 from tests.integration.conftest import NewAuthor
 from tests.support.bare_worker import BareWorker, bare_worker
 from tests.support.scripted_provider import ScriptedProvider

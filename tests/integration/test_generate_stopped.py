@@ -9,11 +9,12 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shared import keys
-from shared.event_log import ClaimRefused, EventLog, Lease, Ownership
+from shared.event_log import ClaimRefused, EventLog
 from shared.events import Cancelled, Done, Usage
 from shared.ids import EventId
 from shared.job_queue import JobQueue
 from shared.job_store import JobStore
+from shared.ownership import Lease, Ownership
 from shared.redis_client import Arg, scripts
 from tests.integration.conftest import NewAuthor
 from tests.support.author import Author, lease

@@ -133,10 +133,13 @@ async def test_without_a_wake_up_the_poll_finds_it(
     assert len(provider.calls) == 1
 
 
-# --- arq's own endings ---------------------------------------------------------------------------------------------------
+# --- what cannot be run --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("payload", [None, b"garbage", b"{}", b'{"t":1,"f":"unknown","a":[],"k":{},"et":1}'])
+@pytest.mark.parametrize(
+    "payload",
+    [None, b"garbage", b"{}", b'{"t":1,"f":"unknown","a":[],"k":{},"et":1}', b'{"t":1,"f":"generate","a":[],"k":{},"et":1}'],
+)
 async def test_a_job_that_arq_cannot_run_still_ends(
     job_queue: JobQueue,
     job_store: JobStore,
@@ -146,7 +149,7 @@ async def test_a_job_that_arq_cannot_run_still_ends(
     provider: ScriptedProvider,
     payload: bytes | None,
 ) -> None:
-    """pitfalls 4: arq ends it without calling our code; the terminal event is written all the same."""
+    """pitfalls 4: arq would end it without calling our code; here it gets a terminal event."""
     [job_id] = await submit(job_queue)
     if payload is None:
         await redis.delete(keys.arq_job(job_id))
@@ -158,7 +161,7 @@ async def test_a_job_that_arq_cannot_run_still_ends(
     assert isinstance(end, Error)
     assert (end.code, provider.calls) == ("internal", [])
     assert await redis.zcard(keys.queue("api")) == 0
-    assert not await redis.exists(keys.arq_job(job_id), keys.arq_in_progress(job_id), keys.arq_retry(job_id))
+    assert not await redis.exists(keys.arq_job(job_id), keys.arq_in_progress(job_id))
 
 
 async def test_a_queue_entry_without_a_job_is_cleared_away(

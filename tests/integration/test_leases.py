@@ -7,10 +7,11 @@ import pytest
 from redis.asyncio import Redis
 
 from shared import keys
-from shared.event_log import ClaimRefused, EventLog, Lease, Ownership
+from shared.event_log import ClaimRefused, EventLog
 from shared.ids import EventId
 from shared.job_queue import JobQueue
 from shared.job_store import JobStore
+from shared.ownership import Lease, Ownership
 from shared.settings import Settings
 from tests.integration.conftest import NewAuthor
 from tests.support.author import MODEL, Author
@@ -74,6 +75,27 @@ async def test_a_job_is_taken_once(first: Holder, second: Holder, new_queued: Ne
     assert await first.take() == await second.take() == []
 
 
+async def test_a_job_that_nobody_has_started_comes_with_its_lease(
+    first: Holder, redis: Redis, new_queued: NewAuthor, job_store: JobStore
+) -> None:
+    """Its claim needs no look of its own: record, log and payload are there."""
+    job_id = (await new_queued()).job_id
+    [taken] = await first.leases.take(4)
+    assert taken.found is not None
+    record, state = taken.found.look(job_id)
+    looked_at, log = await job_store.look(job_id)
+    assert (record, state.last_id) == (looked_at, log.last_id)
+    assert taken.payload == await redis.get(keys.arq_job(job_id))
+
+
+async def test_one_that_was_started_does_not(second: Holder, redis: Redis, orphan: NewAuthor) -> None:
+    """Its log may be long, and Redis does nothing else while a script runs."""
+    author = await orphan("a", "b")
+    await lapse(redis, author.job_id)
+    [taken] = await second.leases.take(4)
+    assert (taken.lease.job_id, taken.found) == (author.job_id, None)
+
+
 async def test_the_oldest_job_first(first: Holder, new_queued: NewAuthor, redis: Redis) -> None:
     jobs = [(await new_queued()).job_id for _ in range(3)]
     await redis.zadd(QUEUE, {job_id: 100 + i for i, job_id in enumerate(jobs)})
@@ -119,7 +141,7 @@ async def test_a_lapsed_lease_comes_before_all_that_wait(
     lost = (await new_queued()).job_id
     await first.take()
     waiting = [(await new_queued()).job_id for _ in range(3)]
-    just_now = time.time() * 1000
+    just_now = int(time.time() * 1000)
     await redis.delete(keys.arq_in_progress(lost))
     await redis.zadd(QUEUE, {lost: just_now} | dict.fromkeys(waiting, 100))
     await redis.zadd(keys.leased("api"), {lost: just_now})

@@ -18,16 +18,15 @@ def leases_of_a_worker(redis: Redis, settings: Settings) -> Leases:
 async def test_one_that_outlived_its_job_is_given_back_without_a_trace(
     redis: Redis, settings: Settings, new_queued: NewAuthor, job_queue: JobQueue
 ) -> None:
-    """Cancelled between the lease and the run: arq then counts a try of a job that is over."""
+    """Cancelled between the lease and the run."""
     await new_queued()
     leases = leases_of_a_worker(redis, settings)
-    ((lease, _),) = await leases.take(1)
+    ((lease, *_),) = await leases.take(1)
     assert await job_queue.cancel(lease.job_id) == "ended"
-    await redis.set(keys.arq_retry(lease.job_id), 1, ex=60)
 
     await leases.done_with(lease)
 
-    left = [keys.arq_job(lease.job_id), keys.arq_in_progress(lease.job_id), keys.arq_retry(lease.job_id), keys.queue("api")]
+    left = [keys.arq_job(lease.job_id), keys.arq_in_progress(lease.job_id), keys.queue("api")]
     assert await redis.exists(*left) == 0
 
 
@@ -35,7 +34,7 @@ async def test_one_that_is_forgotten_is_kept_no_more(redis: Redis, settings: Set
     """A run that failed before it could give it back: kept, it would be renewed for ever, and nobody would run the job."""
     await new_queued()
     leases = leases_of_a_worker(redis, settings)
-    ((lease, _),) = await leases.take(1)
+    ((lease, *_),) = await leases.take(1)
     leases.forget(lease)
     await redis.delete(keys.arq_in_progress(lease.job_id))  # it lapsed
     await redis.zadd(keys.queue("api"), {lease.job_id: 1})

@@ -6,12 +6,14 @@ import pytest
 from redis.asyncio import Redis
 
 from shared import keys
-from shared.event_log import ClaimRefused, EventLog, Ownership, reclaim_command
+from shared.event_log import ClaimRefused, EventLog
 from shared.events import Usage
 from shared.fold import AttemptEnd
 from shared.ids import QUEUED, EventId
 from shared.job import JobFailure
 from shared.job_queue import JobQueue
+from shared.log_commands import reclaim_command
+from shared.ownership import Ownership
 from tests.integration.conftest import NewAuthor
 from tests.support.author import MODEL, Author, lease
 from tests.support.forgetting import forget_since, remember

@@ -1,9 +1,12 @@
 """Clients of shared/redis_client.py on a real Redis: a cancel is a cancel, wherever it comes."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("steps", range(14))
@@ -18,3 +21,27 @@ async def test_a_cancel_is_never_swallowed(redis: Redis, steps: int) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await redis.ping(), "and the pool is whole"
+
+
+async def test_a_connection_that_was_closed_meanwhile_is_replaced(redis: Redis) -> None:
+    """The pool asks what the loop knows of it, and takes no turn of the loop to find out."""
+    before = await redis.client_id()
+    await redis.client_kill_filter(_id=str(before), skipme=False)
+    await wait_until(lambda: bool(_stream(redis).at_eof()))
+    assert await redis.client_id() != before
+
+
+async def test_a_connection_with_an_answer_that_nobody_took_is_replaced(redis: Redis) -> None:
+    """Else the next command would get the answer of the one before."""
+    before = await redis.client_id()
+    [connection] = redis.connection_pool._available_connections
+    await connection.send_command("PING")
+    await wait_until(lambda: bool(_stream(redis)._buffer), message="the answer is there")
+    assert await redis.echo("mine") == b"mine"
+    assert await redis.client_id() != before
+
+
+def _stream(redis: Redis) -> Any:
+    """What asyncio has read on the pool's one connection."""
+    [connection] = redis.connection_pool._available_connections
+    return connection._reader

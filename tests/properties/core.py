@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 
 from shared import keys
-from shared.event_log import Lease, Ownership
 from shared.events import Token
 from shared.ids import QUEUED, START, EventId
 from shared.job import Status
+from shared.ownership import Lease, Ownership
 from shared.push import Push
 from tests.support.truth import Stored, parse_log
 from worker.leases import Leases

@@ -19,12 +19,13 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from shared import keys
 from shared.errors import AlreadyEnded, JobNotFound, LogErased, LogRefused, Superseded
-from shared.event_log import ClaimRefused, EventLog, Ownership
+from shared.event_log import ClaimRefused, EventLog
 from shared.events import Done, Error, Terminal, Timing, Token, Usage
 from shared.fold import AttemptEnd
 from shared.ids import QUEUED, START, EventId
 from shared.job import TERMINAL, JobFailure
 from shared.job_queue import JobQueue
+from shared.ownership import Ownership
 from shared.push import parse_push
 from shared.redis_client import make_client, make_push_connection
 from shared.settings import Settings
@@ -196,7 +197,7 @@ class CoreMachine(RuleBasedStateMachine):
 
     def taken_by(self, worker: Leases) -> list[Run]:
         before = {job_id: self.do(self.lease_of(job_id)) for job_id in self.truth}
-        runs = [Run(worker, lease) for lease, _ in self.do(worker.take(10))]
+        runs = [Run(worker, lease) for lease, *_ in self.do(worker.take(10))]
         runs.sort(key=lambda run: list(self.truth).index(run.job_id))  # ids are random, and examples must be repeatable
         for run in runs:
             assert before[run.job_id] is None, "leased to one at a time"

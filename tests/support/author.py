@@ -5,23 +5,14 @@ import secrets
 from redis.asyncio import Redis
 
 from shared import keys
-from shared.event_log import (
-    Append,
-    ClaimRefused,
-    EventLog,
-    Lease,
-    Offer,
-    Opening,
-    Ownership,
-    append_command,
-    check_answer,
-    end_command,
-)
+from shared.event_log import ClaimRefused, EventLog
 from shared.events import AnyEvent, Done, StartReason, Terminal, Timing, Token, Usage
 from shared.ids import QUEUED, START, EventId
 from shared.job import JobRequest, Solitude
 from shared.job_queue import JobQueue
+from shared.log_commands import Append, Offer, append_command, check_answer, end_command
 from shared.models import Model
+from shared.ownership import Lease, Opening, Ownership
 
 MODEL = Model(id="openai/any", provider="openai", name="any", lane="api", kind="openai")
 DONE = Done(finish_reason="stop", usage=Usage(3, 4), timing=Timing(total_s=1.5))

@@ -7,16 +7,17 @@ from itertools import pairwise
 
 from redis.asyncio import Redis
 
-from shared.event_log import Entry, EventLog, Lease
+from shared.event_log import Entry, EventLog
 from shared.events import Started, Terminal, Token
 from shared.job_store import JobStore
 from shared.loop_lag import LoopLag
+from shared.ownership import Lease
 from shared.settings import Settings
 from tests.support.author import lease
 from worker.company import Company
 from worker.control import Control, Leave, Running
 from worker.generate import generate
-from worker.leases import Identity, Leases
+from worker.leases import Identity, Leases, Taken
 from worker.metrics import WorkerMetrics
 from worker.owned_job import Tools
 from worker.providers.base import Provider
@@ -46,7 +47,7 @@ class BareWorker:
 
     async def run(self, job_id: str, control: Control | None = None, given: Lease | None = None) -> Leave:
         """Runs a job under a lease, a new one if none is given."""
-        return await generate(given or await lease(self._redis, job_id), control or Control(), self._tools)
+        return await generate(Taken(given or await lease(self._redis, job_id)), control or Control(), self._tools)
 
     async def texts(self, job_id: str) -> list[str]:
         """The log's tokens, those of attempts that were discarded later too."""

@@ -65,6 +65,6 @@ async def assert_nothing_is_left_in_the_queue(redis: Redis, job_ids: list[str], 
     """An ended job leaves no queue entry, no lease and no payload behind."""
     for name in (keys.queue(lane), keys.open_jobs(lane)):
         assert await redis.zcard(name) == 0, f"{name} still names {await redis.zrange(name, 0, -1)}"
-    names = [name(job_id) for job_id in job_ids for name in (keys.arq_job, keys.arq_in_progress, keys.arq_retry)]
+    names = [name(job_id) for job_id in job_ids for name in (keys.arq_job, keys.arq_in_progress)]
     left = [name for name, value in zip(names, await redis.mget(names), strict=True) if value is not None]
     assert not left, f"left behind: {left}"

@@ -1,69 +1,18 @@
-"""shared/event_log.py without Redis: what its scripts' answers mean."""
+"""shared/event_log.py without Redis: entries, and what they tell."""
 
-import msgspec
-import pytest
-
-from shared.errors import AlreadyEnded, LogBehind, LogErased, LogRefused, Superseded
-from shared.event_log import Entry, KeptUpstream, check_answer, final_status, outside_start, private_of_start
-from shared.events import Cancelled, Done, Error, Terminal, Timing, Token, Usage
+from shared.event_log import Entry, fold_of
+from shared.events import Queued, Token
 from shared.ids import EventId
-from tests.support.author import ownership
-
-_USAGE, _TIMING = Usage(), Timing()
-
-
-def test_ok_is_no_refusal() -> None:
-    check_answer([b"ok"], "j")
-
-
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        ([b"superseded"], Superseded),
-        ([b"ended"], AlreadyEnded),
-        ([b"gone"], LogErased),
-        ([b"behind", b"1-4"], LogBehind),
-        ([b"behind", b""], LogBehind),
-    ],
-)
-def test_each_refusal_is_an_error_of_its_own(answer: list[bytes], error: type[LogRefused]) -> None:
-    with pytest.raises(error, match="job_x"):
-        check_answer(answer, "job_x")
-
-
-@pytest.mark.parametrize(
-    ("event", "status"),
-    [
-        (Done("stop", _USAGE, _TIMING), "done"),
-        (Error("timeout", "late", True, False, _USAGE, _TIMING), "failed"),
-        (Cancelled("user", False, _USAGE, _TIMING), "cancelled"),
-    ],
-)
-def test_the_terminal_event_decides_the_final_status(event: Terminal, status: str) -> None:
-    assert final_status(event) == status
-
-
-def test_scripts_put_the_front_before_the_rest_of_a_started_event() -> None:
-    """Model names may hold what JSON must escape."""
-    rest = outside_start('openai/"odd"', "w1")
-    whole = msgspec.json.decode(b'{"type":"started","attempt":2,"after":"1-1",' + rest)
-    assert (whole["model"], whole["worker"], whole["reason"], whole["reset"]) == ('openai/"odd"', "w1", "takeover", False)
 
 
 def test_an_entry_knows_its_event() -> None:
     assert Entry(EventId(1, 1), {b"t": b"a", b"i": b"7"}).event == Token("a", (7,))
 
 
-def test_an_owner_is_of_one_job() -> None:
-    assert ownership("job_x", 3, "takeover").job_id == "job_x"
-
-
-def test_a_response_upstream_is_written_as_it_is_read() -> None:
-    kept = KeptUpstream("vllm/meta-llama/Llama-3", "resp_1")
-    assert (str(kept), kept.provider) == ("vllm/meta-llama/Llama-3 resp_1", "vllm")
-    assert KeptUpstream.parse(str(kept).encode()) == kept
-
-
-def test_what_a_started_entry_keeps_to_itself() -> None:
-    assert private_of_start(None, None) == {"v": 1}
-    assert private_of_start(None, 0) == {"v": 1, "u": 0}, "a response can be read on from its start"
+def test_entries_tell_one_state_and_more_of_them_add_to_it() -> None:
+    first = [Entry(EventId(0, 1), {b"e": b'{"type":"queued","job_id":"j","model":"m","created_at":1.0}'})]
+    assert isinstance(first[0].event, Queued)
+    state = fold_of(first)
+    assert (state.last_id, state.text) == (EventId(0, 1), "")
+    fold_of([Entry(EventId(1, 1), {b"t": b"Hel"}), Entry(EventId(1, 2), {b"t": b"lo"})], state)
+    assert (state.last_id, state.text) == (EventId(1, 2), "Hello")

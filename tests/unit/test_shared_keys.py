@@ -24,7 +24,7 @@ def test_what_is_bounded_may_stay(key: str) -> None:
     "key",
     [keys.job("x"), keys.log("x"), keys.idempotency("x"), keys.wake("api"), keys.signal("w"), keys.worker("w"),
      keys.jobs_of("web"), keys.active("web"), keys.rate("web"),
-     keys.reaper("api"), keys.arq_job("x"), keys.arq_in_progress("x"), keys.arq_retry("x"), "lastevent:jobs2", "other"],
+     keys.reaper("api"), keys.arq_job("x"), keys.arq_in_progress("x"), "lastevent:jobs2", "other"],
 )  # fmt: skip
 def test_all_else_must_go_by_itself(key: str) -> None:
     assert not keys.is_permanent(key)

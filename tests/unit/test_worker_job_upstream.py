@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from shared.errors import Superseded
-from shared.event_log import KeptUpstream
+from shared.ownership import KeptUpstream
 from worker.job_upstream import JobUpstream
 from worker.upstreams import Upstreams
 

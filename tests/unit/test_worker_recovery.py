@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from shared.event_log import KeptUpstream
 from shared.events import Cancelled, Done, Error, Reasoning, Started, Timing, Token, Usage
 from shared.fold import Fold, Pace
 from shared.ids import EventId
 from shared.job import JobRequest
 from shared.job_store import Record
+from shared.ownership import KeptUpstream
 from shared.settings import Settings
 from tests.support.author import MODEL, request
 from tests.support.provider_calls import config_of

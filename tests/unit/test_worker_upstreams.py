@@ -5,7 +5,7 @@ from typing import cast
 import pytest
 from redis.asyncio import Redis
 
-from shared.event_log import KeptUpstream
+from shared.ownership import KeptUpstream
 from tests.support.scripted_provider import ScriptedProvider
 from worker.providers.base import Provider
 from worker.upstreams import Upstreams

@@ -1,0 +1,149 @@
+"""Jobs of the bundled model in this process, so many at once or one after the other. No queue, no log: what an engine gives.
+
+Run as `python -m bench.engine_jobs WAY TOKENS CASES`, CASES being numbers of jobs, `1,8`; WAY is
+
+    ours      the local lane's provider: all jobs of a case at once
+    generate  transformers' `generate()` with a `TextIteratorStreamer`, as its documentation shows it: one job after the other
+
+Prints the device, then one line of JSON a case, the seconds to each job's first text from its own beginning among it.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from threading import Thread
+from typing import Any, Final, NamedTuple
+
+import uvloop
+
+from bench.prompts import prompt
+from shared.events import Token, Usage
+from shared.job import JobRequest
+from shared.logs import set_up_logs
+from shared.models import BUNDLED_MODEL
+from shared.settings import Settings, load_settings
+from worker.engine import runtime
+from worker.engine.model_files import find_model
+from worker.providers.base import Call
+from worker.providers.local import LocalProvider
+
+
+class Made(NamedTuple):
+    """One job's answer: seconds to its first text, and its tokens."""
+
+    ttft_s: float
+    tokens: int
+
+
+Run = Callable[[int, int], Awaitable[list[Made]]]
+"""So many jobs of so many tokens."""
+
+
+class Ours:
+    def __init__(self, settings: Settings) -> None:
+        self._provider = LocalProvider(settings)
+
+    async def start(self) -> str:
+        """Loads the model; the device it is on."""
+        await self._provider.start()
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    async def run(self, jobs: int, tokens: int) -> list[Made]:
+        return await asyncio.gather(*(self._answer(i, tokens) for i in range(jobs)))
+
+    async def close(self) -> None:
+        await self._provider.close()
+
+    async def _answer(self, i: int, tokens: int) -> Made:
+        request = JobRequest(model=f"local/{BUNDLED_MODEL}", prompt=prompt(i), temperature=0)
+        begun, first, made = time.perf_counter(), 0.0, 0
+        async with self._provider.stream(Call(f"job_{i}", BUNDLED_MODEL, request, tokens)) as deltas:
+            async for delta in deltas:
+                if isinstance(delta, Token):
+                    first = first or time.perf_counter()
+                elif isinstance(delta, Usage):
+                    made = delta.output_tokens
+        return Made(first - begun, made)
+
+
+class Generate:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def start(self) -> str:
+        """Loads the model as anybody would; the device it is on."""
+        runtime.prepare(offline=True)
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        path = find_model("", self._settings.cache_dir).path
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._tokenizer = AutoTokenizer.from_pretrained(path)
+        self._model = AutoModelForCausalLM.from_pretrained(path).to(device)
+        return device
+
+    async def run(self, jobs: int, tokens: int) -> list[Made]:
+        return [await asyncio.to_thread(self._answer, i, tokens) for i in range(jobs)]
+
+    async def close(self) -> None:
+        pass
+
+    def _answer(self, i: int, tokens: int) -> Made:
+        from transformers import TextIteratorStreamer
+
+        begun, first = time.perf_counter(), 0.0
+        chat = [{"role": "user", "content": prompt(i)}]
+        inputs: Any = self._tokenizer.apply_chat_template(
+            chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        inputs = inputs.to(self._model.device)
+        streamer = TextIteratorStreamer(self._tokenizer, skip_prompt=True, skip_special_tokens=True)
+        ids: list[Any] = []
+
+        def generate() -> None:
+            ids.append(self._model.generate(**inputs, streamer=streamer, max_new_tokens=tokens, do_sample=False))
+
+        thread = Thread(target=generate)
+        thread.start()
+        for text in streamer:
+            if text:
+                first = first or time.perf_counter()
+        thread.join()
+        return Made(first - begun, int(ids[0].shape[1] - inputs["input_ids"].shape[1]))
+
+
+async def _case(run: Run, jobs: int, tokens: int) -> dict[str, Any]:
+    cpu_s, begun = time.process_time(), time.perf_counter()
+    made = await run(jobs, tokens)
+    seconds = time.perf_counter() - begun
+    return {
+        "jobs": jobs,
+        "tokens": sum(answer.tokens for answer in made),
+        "seconds": seconds,
+        "cpu_s": time.process_time() - cpu_s,
+        "ttft_s": [answer.ttft_s for answer in made],
+    }
+
+
+WAYS: Final[dict[str, type[Ours] | type[Generate]]] = {"ours": Ours, "generate": Generate}
+_WARM_UP: Final = 2
+
+
+async def main(way: str, tokens: int, cases: list[int]) -> None:
+    settings = load_settings()
+    set_up_logs(settings)
+    engine = WAYS[way](settings)
+    print(await engine.start(), flush=True)
+    await engine.run(1, _WARM_UP)
+    for jobs in cases:
+        print(json.dumps(await _case(engine.run, jobs, tokens)), flush=True)
+    await engine.close()
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main(sys.argv[1], int(sys.argv[2]), [int(jobs) for jobs in sys.argv[3].split(",")]))
