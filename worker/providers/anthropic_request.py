@@ -51,13 +51,14 @@ def arguments_of(call: Call, default_max_tokens: int, prefill: str = "") -> dict
         "model": call.model,
         "max_tokens": call.max_tokens or default_max_tokens,
         "messages": _messages(chat, prefill),
-    } | _set(**arguments, **_sampling(request))
+    } | _set(**arguments, **_past_the_sdk(call))
 
 
-def _sampling(request: JobRequest) -> Block:
-    """Past the SDK, which has no parameters for them any more."""
-    sampling = _set(temperature=request.temperature, top_p=request.top_p)
-    return {"extra_body": sampling, "extra_headers": {"anthropic-version": SAMPLING_VERSION}} if sampling else {}
+def _past_the_sdk(call: Call) -> Block:
+    """What it has no parameters for: sampling not any more, and for the id of a request never."""
+    sampling = _set(temperature=call.request.temperature, top_p=call.request.top_p)
+    version = {"anthropic-version": SAMPLING_VERSION} if sampling else {}
+    return {"extra_body": sampling or None, "extra_headers": call.headers() | version or None}
 
 
 def _set(**values: Any) -> Block:

@@ -66,9 +66,7 @@ class Messages:
     async def _open(self, call: Call, prefill: Prefill) -> AsyncStream[RawMessageStreamEvent]:
         arguments = arguments_of(call, self._config.max_tokens, prefill.sent)
         try:
-            upstream: AsyncStream[RawMessageStreamEvent] = await self._client.messages.create(
-                stream=True, extra_headers=call.headers(), **arguments
-            )
+            upstream: AsyncStream[RawMessageStreamEvent] = await self._client.messages.create(stream=True, **arguments)
             return upstream
         except UPSTREAM_ERRORS as error:
             failure = self._failure(call, error)
