@@ -58,6 +58,8 @@ class Hub:
             redis, settings, self._take, lambda: map(keys.log, self._tails), lambda: self._spawn(self._check_logs())
         )
         self.traffic = Traffic()
+        self._silence_s = settings.heartbeat_s - _TICK_S / 2
+        """After so much of it a heartbeat is due."""
         self._replays = Replays(event_log, settings, self.traffic, self.send_away)
 
     # --- readers -----------------------------------------------------------------------------------------------------
@@ -308,8 +310,11 @@ class Hub:
         while True:
             await asyncio.sleep(_TICK_S)
             now = asyncio.get_running_loop().time()
+            silent_since, old_since = now - self._silence_s, now - self._settings.max_connection_s
             for subscriber in list(self._subscribers):
-                self._tick(subscriber, now)
+                # Of thousands of quiet readers most have nothing due, and a call for each would be most of what they cost.
+                if subscriber.blocked_since or subscriber.last_sent <= silent_since or subscriber.opened_at < old_since:
+                    self._tick(subscriber, now)
             await self._pushes.watch(now)
 
     def _tick(self, subscriber: Subscriber, now: float) -> None:
@@ -321,7 +326,7 @@ class Hub:
             return
         elif now - subscriber.opened_at > self._settings.max_connection_s:
             self.send_away(subscriber, "connection age")
-        elif now - subscriber.last_sent >= self._settings.heartbeat_s - _TICK_S / 2:
+        elif now - subscriber.last_sent >= self._silence_s:
             subscriber.write(subscriber.heartbeat, now)
 
     async def _check_forever(self) -> None:

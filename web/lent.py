@@ -12,6 +12,10 @@ SEND: Final = "lastevent.send"
 """The server's own `send`, past the layers that lie around a response: an event goes to thousands of readers, and each layer is
 a coroutine more for each of them."""
 
+PUT: Final = "lastevent.put"
+"""Writes a piece of the body of a response that has begun, at once and without a coroutine. False, with nothing written, where
+`send` would have to wait."""
+
 DEPARTURES: Final = "lastevent.departures"
 """A list. Whoever puts a call into it may return and stay connected: the server waits, and calls when the reader has left. A
 dozen coroutines lie around a response: 8 KB for every reader that waits inside them."""

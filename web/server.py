@@ -3,15 +3,16 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shared.errors import ConfigurationError
 from web.context import Context
-from web.lent import DEPARTURES, SEND, TRANSPORT
+from web.lent import DEPARTURES, PUT, SEND, TRANSPORT
 
 _SEND_BUFFER: Final = 128 * 1024
 """Bytes the kernel may hold for a reader. Left alone it grows to megabytes before a stalled reader shows."""
@@ -46,6 +47,7 @@ class StreamProtocol(HttpToolsProtocol):
         departures: list[Callable[[], None]] = []
         extensions = scope.setdefault("extensions", {})
         extensions[TRANSPORT], extensions[SEND], extensions[DEPARTURES] = self.transport, send, departures
+        extensions[PUT] = partial(_put, send.__self__)  # not self.cycle, which may be that of the next request by now
         try:
             await self.config.loaded_app(scope, receive, send)
             if departures:
@@ -55,6 +57,14 @@ class StreamProtocol(HttpToolsProtocol):
         finally:
             for call in departures:
                 call()
+
+
+def _put(cycle: RequestResponseCycle, body: bytes) -> bool:
+    """What `cycle.send` does with a piece of a body, less what cannot be so in an event stream. See `web/lent.py`."""
+    if cycle.flow.write_paused or cycle.disconnected or cycle.response_complete or not cycle.chunked_encoding:
+        return False
+    cycle.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+    return True
 
 
 def _forget(scope: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from shared.settings import Settings
 from web.context import Context, context_of, tenant_of
 from web.edge import notes
 from web.hub import Hub
-from web.lent import DEPARTURES, SEND, TRANSPORT, lent
+from web.lent import DEPARTURES, PUT, SEND, TRANSPORT, lent
 from web.sse import HEARTBEAT, HEARTBEAT_EVENT, REWIND, reconnect, retry_line
 from web.subscriber import State, Subscriber
 
@@ -113,6 +113,7 @@ class EventStream(EventSourceResponse):
             now=asyncio.get_running_loop().time(),
             abort=_abort_of(scope),
             on_ready=hub.resume,
+            put=lent(scope, PUT),
         )
         leave = partial(_leave, hub, subscriber, notes(scope))
         departures = lent(scope, DEPARTURES)

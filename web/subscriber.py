@@ -4,9 +4,10 @@
         ▲                            │
         └──fell behind the tail──────┘
 
-The hub calls `write`, which runs the reader's ASGI `send` up to its first suspension. A server's `send` suspends only while
-the reader's transport is over its high-water mark; the rest of that one call then goes on in a task of its own, the reader is
-`blocked` until it is through, and the hub skips it meanwhile. So no reader slows another, and none has a queue.
+The hub calls `write`, which puts frames into the reader's transport, by a call that its server lends (`web/lent.py`). Where
+there is none, or it would have to wait, it runs the reader's ASGI `send` up to its first suspension: that suspends only while
+the transport is over its high-water mark; the rest of that one call then goes on in a task of its own, the reader is `blocked`
+until it is through, and the hub skips it meanwhile. So no reader slows another, and none has a queue.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ class State(Enum):
 class Subscriber:
     __slots__ = (
         "_on_ready",
+        "_put",
         "_send",
         "abort",
         "ahead_since",
@@ -59,8 +61,10 @@ class Subscriber:
         now: float,
         abort: Callable[[], None],
         on_ready: Callable[["Subscriber"], None],
+        put: Callable[[bytes], bool] | None = None,
     ) -> None:
-        """`on_ready` is called when a blocked reader takes data again; `abort` cuts its connection without a word."""
+        """`on_ready` is called when a blocked reader takes data again; `abort` cuts its connection without a word; `put` is the
+        server's shorter way, where it lends one (`web/lent.py`)."""
         self.job_id = job_id
         self.cursor = cursor
         self.state = State.REPLAYING
@@ -80,6 +84,7 @@ class Subscriber:
         """What it does by itself: a replay after it fell behind, or the rest of a blocked send."""
         self._send = send
         self._on_ready = on_ready
+        self._put = put
 
     @property
     def takes_pushes(self) -> bool:
@@ -94,9 +99,11 @@ class Subscriber:
     def write(self, body: bytes, now: float, *, last: bool = False) -> None:
         """Sends without ever waiting. Only for a reader that is not blocked; whole frames only."""
         self.last_sent = now
-        call = self._send({"type": "http.response.body", "body": body, "more_body": not last})
-        steps: Generator[Any, None, None] = call.__await__()
         try:
+            if self._put is not None and not last and self._put(body):
+                return
+            call = self._send({"type": "http.response.body", "body": body, "more_body": not last})
+            steps: Generator[Any, None, None] = call.__await__()
             waiting_for = next(steps)
         except StopIteration:
             return

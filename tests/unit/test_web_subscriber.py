@@ -30,6 +30,14 @@ class Transport:
         self.sent.append(message["body"])
         self.complete = not message["more_body"]
 
+    def put(self, body: bytes) -> bool:
+        if not self.room.is_set():
+            return False
+        if self.fault is not None:
+            raise self.fault
+        self.sent.append(body)
+        return True
+
     def abort(self) -> None:
         self.aborted += 1
 
@@ -45,11 +53,13 @@ def ready() -> list[Subscriber]:
     return []
 
 
-@pytest.fixture
-def reader(transport: Transport, ready: list[Subscriber]) -> Subscriber:
+@pytest.fixture(params=[False, True], ids=["send", "put"])
+def reader(transport: Transport, ready: list[Subscriber], request: pytest.FixtureRequest) -> Subscriber:
+    """On a server that lends nothing but `send`, and on one that lends `put` too."""
     return Subscriber(
-        "j", START, transport.send, heartbeat=b": hb\n\n", merge=True, now=1.0, abort=transport.abort, on_ready=ready.append
-    )
+        "j", START, transport.send, heartbeat=b": hb\n\n", merge=True, now=1.0, abort=transport.abort, on_ready=ready.append,
+        put=transport.put if request.param else None,
+    )  # fmt: skip
 
 
 def test_it_begins_with_history(reader: Subscriber) -> None:
