@@ -3,7 +3,9 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from types import FrameType
 from typing import Any, Final
 
 import uvicorn
@@ -18,6 +20,7 @@ _SEND_BUFFER: Final = 128 * 1024
 """Bytes the kernel may hold for a reader. Left alone it grows to megabytes before a stalled reader shows."""
 _DEAD_PEER_MS: Final = 30_000
 """TCP gives a peer up after so long without an acknowledgement; by default it takes a quarter of an hour."""
+_DATE_S: Final = 1.0
 _LOOK_S: Final = 0.1
 """How often a stopping server looks whether it was told so twice; uvicorn has it so."""
 
@@ -95,6 +98,21 @@ class StreamServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, context: Context) -> None:
         super().__init__(config)
         self._context = context
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._told = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Until told to stop. uvicorn's own looks for that ten times a second, which is most of what an idle process costs."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):  # which also sets the `Date` of the next second's answers
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DATE_S):
+                    await self._told.wait()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self._loop is not None:  # else it has not begun to wait
+            self._loop.call_soon_threadsafe(self._told.set)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._context.leaving.set()

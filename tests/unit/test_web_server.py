@@ -1,10 +1,13 @@
 """web/server.py: what a stopping process says to whom, and in which order."""
 
 import asyncio
+import signal
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import uvicorn
+from sse_starlette.sse import AppStatus
 
 from shared.settings import Settings
 from tests.support.waiting import wait_until
@@ -26,6 +29,25 @@ def server_of(lame_duck_s: float, told: list[str]) -> StreamServer:
 
 async def _nothing() -> None:
     pass
+
+
+async def test_a_signal_ends_the_wait_at_once() -> None:
+    server = server_of(0, [])
+    serving = asyncio.create_task(server.main_loop())
+    await wait_until(lambda: server.server_state.default_headers != [], message="the date of its answers is set")
+    assert not serving.done()
+    asked = time.monotonic()
+    server.handle_exit(signal.SIGTERM, None)
+    await serving
+    assert time.monotonic() - asked < 0.5, "it did not wait for the next look"
+    AppStatus.should_exit = False  # process-wide; the next test's streams would end at once
+
+
+async def test_a_signal_before_it_began_is_not_forgotten() -> None:
+    server = server_of(0, [])
+    server.handle_exit(signal.SIGTERM, None)
+    await server.main_loop()
+    AppStatus.should_exit = False
 
 
 async def test_balancers_are_told_first_and_readers_only_when_that_has_had_its_time() -> None:
