@@ -23,7 +23,7 @@ QUIET_CPU, LARGEST = "CPU %", "readers"
 QUIET_CASE, LARGEST_CASE = "2,000 quiet readers", "largest crowd, p99 < 100 ms"
 _PER_S: Final = 50.0
 _WARM_UP_S: Final = 0.5
-_LAG_S: Final = 3.0
+_LAG_S: Final = 2.0
 """How long after the last event the readers go on listening."""
 _QUIET_READERS, _QUIET_READERS_QUICK = 2000, 500
 _QUIET_S, _QUIET_QUICK_S = 15.0, 4.0

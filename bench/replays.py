@@ -15,7 +15,7 @@ TOKENS: Final = 2000
 TEXT: Final = " token"
 """Six characters: what a token of English text has, about."""
 _READERS, _READERS_QUICK = 500, 100
-_LATEST_S: Final = 60.0
+_LATEST_S: Final = 30.0
 _KINDS: Final = (Ours, Nchan, Tutorial)
 
 
