@@ -74,14 +74,14 @@ class Serve:
         return first - begun, made
 
 
-async def serve(stage: Stage, model: str) -> Serve:
+async def serve(stage: Stage, model: str, device: str) -> Serve:
     """Starts it, half a minute on two cores. Raises PeerMissing."""
     program = Path(sys.executable).parent / "transformers"
     if not program.exists():
         raise PeerMissing("the command `transformers` is not installed")
     folder = await installing.packages("transformers-serve", PACKAGES, stage.say)
     port = _free_port()
-    where = ("--device", "cpu", "--host", "127.0.0.1", "--port", str(port))
+    where = ("--device", device, "--host", "127.0.0.1", "--port", str(port))
     env = {"PYTHONPATH": str(folder), "HF_HUB_OFFLINE": "1"}
     process = await stage.start(
         NAME, str(program), "serve", model, "--continuous-batching", *_SIZES, *where, may_end=True, **env
