@@ -35,7 +35,10 @@ LLAMA_1B: Final = Shape(hidden=2048, layers=16, heads=32, kv_heads=8, intermedia
 
 
 def build(shape: Shape, folder: Path, tokenizer_from: str) -> None:
-    """Writes it: half a minute for a billion weights, in memory all of them. The folder appears by a rename, as a whole."""
+    """Writes it: three quarters of a minute for a billion weights, all of them in memory.
+
+    The folder appears by a rename, as a whole.
+    """
     runtime.prepare(offline=True)
     import torch
     from transformers import AutoTokenizer, LlamaForCausalLM
