@@ -53,7 +53,7 @@ class Load(NamedTuple):
 
 
 LOADS: Final = (Load(200, 20), Load(500, 5))
-_LENGTH_S, _LENGTH_QUICK_S = 15, 6
+_LENGTH_S, _LENGTH_QUICK_S = 20, 6
 _PART_S, _PART_QUICK_S = 4, 3
 _LATEST_S: Final = 60.0
 """How long the slowest job may take beyond its nominal time before the bench gives up."""
