@@ -90,18 +90,20 @@ async def serve(settings: Settings, chaos_fd: int | None = None) -> None:
 
 def check_host(settings: Settings) -> None:
     """Without keys, loopback only: whoever reaches the port can spend money. Raises ConfigurationError."""
-    if settings.api_keys or settings.allow_remote or settings.host == "localhost":
+    if settings.api_keys or settings.allow_remote or _is_loopback(settings.host):
         return
+    raise ConfigurationError(
+        f"There are no keys, so {settings.host} would let anyone spend your money. Make one with `lastevent keys "
+        "new NAME` and set LASTEVENT_API_KEYS; or listen on 127.0.0.1; or set LASTEVENT_ALLOW_REMOTE=1 where something in "
+        "front of it keeps strangers out."
+    )
+
+
+def _is_loopback(host: str) -> bool:
     try:
-        loopback = ipaddress.ip_address(settings.host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise ConfigurationError(
-            f"There are no keys, so {settings.host} would let anyone spend your money. Make one with `lastevent keys "
-            "new NAME` and set LASTEVENT_API_KEYS; or listen on 127.0.0.1; or set LASTEVENT_ALLOW_REMOTE=1 where something in "
-            "front of it keeps strangers out."
-        )
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name: only the resolver knows whose
+        return False
 
 
 def _die_with_the_hub(listening: "asyncio.Task[None]") -> None:
@@ -117,8 +119,11 @@ def build_app(settings: Settings, chaos_fd: int | None = None) -> Starlette:
     Raises:
         ConfigurationError: a chaos pipe for a server that others than this machine reach.
     """
-    if chaos_fd is not None and settings.allow_remote:
-        raise ConfigurationError("Workers can be killed from a page on loopback alone: unset LASTEVENT_ALLOW_REMOTE.")
+    # Not `check_host`: keys open a host to others, but no process of this machine to their pages.
+    if chaos_fd is not None and (settings.allow_remote or not _is_loopback(settings.host)):
+        raise ConfigurationError(
+            "Workers can be killed from a page on loopback alone: unset LASTEVENT_ALLOW_REMOTE and the host."
+        )
     redis = make_client(settings)
     # A durable submit keeps its connection for as long as the disk takes: not one that readers wait for.
     submits = make_client(settings) if settings.durable_submit else redis
@@ -155,24 +160,7 @@ def build_app(settings: Settings, chaos_fd: int | None = None) -> Starlette:
 
     assets = asset_routes(chaos=chaos_fd is not None)
     app = Starlette(
-        routes=[
-            Route("/v1/jobs", jobs.submit, methods=["POST"]),
-            Route("/v1/jobs", jobs.listing, methods=["GET"]),
-            Route("/v1/jobs/{job_id}", jobs.get, methods=["GET"]),
-            Route("/v1/jobs/{job_id}", jobs.delete, methods=["DELETE"]),
-            Route("/v1/jobs/{job_id}/events", stream.events, methods=["GET"]),
-            Route("/v1/jobs/{job_id}/cancel", jobs.cancel, methods=["POST"]),
-            Route("/v1/jobs/{job_id}/token", jobs.token, methods=["POST"]),
-            Route("/v1/models", health.models, methods=["GET"]),
-            Route("/v1/workers", health.workers, methods=["GET"]),
-            Route("/v1/operations", operations, methods=["GET"]),
-            Route("/healthz", health.healthz, methods=["GET"]),
-            Route("/readyz", health.readyz, methods=["GET"]),
-            Route("/openapi.json", openapi, methods=["GET"]),
-            Route("/metrics", metrics, methods=["GET"]),
-            *([kill_route(chaos_fd)] if chaos_fd is not None else []),
-            *assets,
-        ],
+        routes=[*_calls(), *([kill_route(chaos_fd)] if chaos_fd is not None else []), *assets],
         exception_handlers={
             LasteventError: problems.on_lastevent_error,
             HTTPException: problems.on_http_exception,
@@ -184,3 +172,23 @@ def build_app(settings: Settings, chaos_fd: int | None = None) -> Starlette:
     )
     app.state.context = context
     return app
+
+
+def _calls() -> list[Route]:
+    """Those of protocol 2."""
+    return [
+        Route("/v1/jobs", jobs.submit, methods=["POST"]),
+        Route("/v1/jobs", jobs.listing, methods=["GET"]),
+        Route("/v1/jobs/{job_id}", jobs.get, methods=["GET"]),
+        Route("/v1/jobs/{job_id}", jobs.delete, methods=["DELETE"]),
+        Route("/v1/jobs/{job_id}/events", stream.events, methods=["GET"]),
+        Route("/v1/jobs/{job_id}/cancel", jobs.cancel, methods=["POST"]),
+        Route("/v1/jobs/{job_id}/token", jobs.token, methods=["POST"]),
+        Route("/v1/models", health.models, methods=["GET"]),
+        Route("/v1/workers", health.workers, methods=["GET"]),
+        Route("/v1/operations", operations, methods=["GET"]),
+        Route("/healthz", health.healthz, methods=["GET"]),
+        Route("/readyz", health.readyz, methods=["GET"]),
+        Route("/openapi.json", openapi, methods=["GET"]),
+        Route("/metrics", metrics, methods=["GET"]),
+    ]

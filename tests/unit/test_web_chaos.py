@@ -118,6 +118,8 @@ async def test_the_route_is_there_with_a_pipe_alone() -> None:
         await app.state.context.redis.aclose()
 
 
-def test_a_server_that_others_reach_has_none() -> None:
+@pytest.mark.parametrize("settings", [Settings(allow_remote=True), Settings(host="0.0.0.0")], ids=["allowed", "with-keys"])
+def test_a_server_that_others_reach_has_none(settings: Settings) -> None:
+    """Keys permit a host that others reach; they do not permit this."""
     with pytest.raises(ConfigurationError, match="loopback alone"):
-        build_app(Settings(allow_remote=True), 99)
+        build_app(settings, 99)

@@ -46,7 +46,9 @@ async def test_a_signal_ends_the_wait_at_once() -> None:
 async def test_a_signal_before_it_began_is_not_forgotten() -> None:
     server = server_of(0, [])
     server.handle_exit(signal.SIGTERM, None)
+    asked = time.monotonic()
     await server.main_loop()
+    assert time.monotonic() - asked < 0.5, "it did not begin to wait"
     AppStatus.should_exit = False
 
 
