@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import DEFAULT_URL, Host, JobId, Json, Port, RedisUrl, Url, examples
+from cli.options import DEFAULT_URL, SOME_ID, Host, JobId, Json, Port, RedisUrl, Url, examples
 from cli.supervisor import CONFIGURATION_EXIT
 from shared.errors import ConfigurationError
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 # The panels of --help, in this order: what one starts with, what one does with it, and the parts of a deployment.
 RUN, USE, TIERS = "Start here", "Jobs", "One process of a deployment"
-SOME_ID = "job_7k3uhlzsyq4wvm5dntxgabc2ef"
 
 app = typer.Typer(
     name="lastevent",

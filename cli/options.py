@@ -5,8 +5,12 @@ from typing import Annotated, Final
 
 import typer
 
+from shared.errors import ConfigurationError
+from shared.ids import is_job_id
+
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 URL_VARIABLE: Final = "LASTEVENT_URL"
+SOME_ID: Final = "job_7k3uhlzsyq4wvm5dntxgabc2ef"
 
 Host = Annotated[
     str | None,
@@ -30,7 +34,18 @@ RedisUrl = Annotated[
 ]
 Url = Annotated[str, typer.Option(envvar=URL_VARIABLE, help="Where lastevent serves.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `lastevent jobs` lists it.", show_default=False)]
+
+
+def job_id(text: str) -> str:
+    """The id, as it was typed. Raises ConfigurationError for what cannot be one."""
+    if not is_job_id(text):
+        raise ConfigurationError(f"{text!r} is no job's id: those are as {SOME_ID}, and `lastevent jobs` lists them")
+    return text
+
+
+JobId = Annotated[
+    str, typer.Argument(metavar="ID", help="The job's id, as `lastevent jobs` lists it.", show_default=False, callback=job_id)
+]
 
 
 def examples(*lines: str) -> str:

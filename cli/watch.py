@@ -20,13 +20,19 @@ async def run_watch(url: str, job_id: str, output: Output, *, cursor: str | None
     async def watch(api: Api) -> int:
         follow, reader = Follow(api, output), JobReader(api.url, job_id, client=api.client, cursor=cursor)
         with follow.shown("connecting"):
-            code = await unless_ctrl_c(follow.to_the_end(reader, job_id))
+            code = await unless_ctrl_c(_read(api, follow, reader, job_id))
             if code is None:
                 follow.note(f"the job goes on; come back with: {_come_back(api.url, job_id, reader.cursor)}")
                 return INTERRUPTED
             return code
 
     return await with_api(url, output, watch)
+
+
+async def _read(api: Api, follow: Follow, reader: JobReader, job_id: str) -> int:
+    """Raises ApiError at once where no server, or none with this job, is there: only what was once lost is waited for."""
+    await api.job(job_id)
+    return await follow.to_the_end(reader, job_id)
 
 
 def _come_back(url: str, job_id: str, cursor: str | None) -> str:

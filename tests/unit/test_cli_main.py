@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from cli import main as cli_main
 from cli.log_lines import LogLines
+from cli.options import SOME_ID
 from cli.up import workers_by_lane
 from shared.errors import ConfigurationError
 from shared.settings import Settings
@@ -55,7 +56,7 @@ def test_the_help_goes_from_what_one_starts_with_to_the_parts_of_a_deployment() 
 def examples() -> list[list[str]]:
     """The commands in the epilogs, as a shell would split them; what it puts in by itself is left out."""
     found = [line for command in cli_main.app.registered_commands for line in (command.epilog or "").split("\n\n")[1:]]
-    lines = [re.sub(r"\$\(.*\)", "job_x", line).split(" | ")[0].split(" > ")[0] for line in found]
+    lines = [re.sub(r"\$\(.*\)", SOME_ID, line).split(" | ")[0].split(" > ")[0] for line in found]
     return [shlex.split(line) for line in lines]
 
 

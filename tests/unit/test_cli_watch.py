@@ -3,12 +3,15 @@
 import asyncio
 import json
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 
 import pytest
 
+from cli.options import SOME_ID, job_id
 from cli.watch import run_watch
+from shared.errors import ConfigurationError
 from tests.support.scripted_sse import ScriptedJob, ScriptedServer, scripted_server
 from tests.support.terminal import Streams
 from tests.support.waiting import wait_until
@@ -122,3 +125,41 @@ async def test_an_unknown_job_is_one_line(server: ScriptedServer) -> None:
     streams = Streams(terminal=False)
     assert await run_watch(server.url, "job_x", streams.output()) == 2
     assert streams.stderr == "lastevent: no job job_x\n"
+
+
+async def test_where_nothing_answers_it_says_so_at_once_and_how_to_begin() -> None:
+    async with scripted_server() as gone:
+        pass
+    streams = Streams(terminal=False)
+    assert await run_watch(gone.url, SOME_ID, streams.output()) == 2
+    assert streams.stderr == f"lastevent: nothing answers at {gone.url}: start it with `lastevent up`\n"
+
+
+async def test_a_wrong_key_is_one_line(server: ScriptedServer, ended: ScriptedJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.key = "le_right"
+    monkeypatch.setenv("LASTEVENT_API_KEY", "le_wrong")
+    streams = Streams(terminal=False)
+    assert await watch(server, ended, streams) == 2
+    assert streams.stderr == "lastevent: a key is wanted\n"
+
+
+async def test_a_connection_that_is_lost_in_mid_stream_is_taken_up_again(server: ScriptedServer) -> None:
+    job, streams = server.job(), Streams(terminal=False)
+    job.start()
+    job.say("Hello ")
+    watching = asyncio.ensure_future(watch(server, job, streams))
+    await wait_until(lambda: "Hello" in streams.stdout, message="the first words")
+    job.cut()
+    await wait_until(lambda: len(server.cursors()) == 2, message="the next connection")
+    job.say("wörld!")
+    job.end(finish_reason="stop")
+    assert await watching == 0
+    assert streams.stdout == "Hello wörld!\n"
+    assert streams.stderr.startswith("connection lost, resuming from 1-1\n")
+    assert server.cursors() == [None, "1-1"]
+
+
+@pytest.mark.parametrize("text", ["", "..", "a/b", "JOB_7K3UHLZSYQ4WVM5DNTXGABC2EF", f"{SOME_ID} "])
+def test_what_cannot_be_an_id_is_asked_of_nobody(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^'{re.escape(text)}' is no job's id: those are as {SOME_ID}"):
+        job_id(text)
