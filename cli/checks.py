@@ -10,10 +10,11 @@ from typing import Final
 import httpx2
 
 from cli.finding import Finding
-from cli.ports import base_url, check_exposure, claim_port
+from cli.ports import base_url, claim_port
 from cli.stack import LOCAL_NEEDS
 from shared.config_file import config_path
 from shared.errors import ConfigurationError, GenerationFailed
+from shared.exposure import check_exposure
 from shared.file_limit import few_readers, raise_file_limit, readers_that_fit
 from shared.models import listed_models, local_model_sources
 from shared.providers import ProviderConfig, provider_configs

@@ -245,13 +245,9 @@ def web(
     chaos_fd: Annotated[int | None, typer.Option(hidden=True, help="The pipe of `up --allow-chaos`.")] = None,
 ) -> None:
     """Run one web process: takes jobs, serves their event streams and the page."""
-    from cli.ports import check_exposure
-
-    settings = _settings(port=port, host=host, redis_url=redis_url)
-    check_exposure(settings)
     from web.main import run
 
-    run(settings, chaos_fd)
+    run(_settings(port=port, host=host, redis_url=redis_url), chaos_fd)
 
 
 @app.command(rich_help_panel=TIERS, epilog=examples("lastevent worker --lane api --redis-url redis://10.0.0.5:6379/0"))

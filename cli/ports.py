@@ -1,28 +1,12 @@
-"""The port that `lastevent` serves on: whether it may be, whether it is free, and who has it when it is not."""
+"""The port that `lastevent` serves on: whether it is free, and who has it when it is not."""
 
 import errno
-import ipaddress
 import os
 import socket
 from pathlib import Path
 
 from shared.errors import ConfigurationError
-from shared.settings import Settings
-
-
-def check_exposure(settings: Settings) -> None:
-    """Refuses an address that others can reach, unless there are keys, or it is explicitly wanted without.
-
-    Raises:
-        ConfigurationError: with what to do.
-    """
-    if settings.api_keys or settings.allow_remote or is_loopback(settings.host):
-        return
-    raise ConfigurationError(
-        f"host {settings.host} can be reached from other machines, and without keys whoever reaches the port can spend your "
-        "money. Make a key with `lastevent keys new NAME` and set LASTEVENT_API_KEYS; or use 127.0.0.1; or set "
-        "LASTEVENT_ALLOW_REMOTE=1 where something in front of it keeps strangers out"
-    )
+from shared.exposure import addresses_of
 
 
 def claim_port(host: str, port: int) -> int:
@@ -31,7 +15,7 @@ def claim_port(host: str, port: int) -> int:
     Raises:
         ConfigurationError: the port is taken, or the address is not one of this machine.
     """
-    family, _, _, _, address = _addresses(host, port)[0]
+    family, _, _, _, address = addresses_of(host, port)[0]
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
         try:
@@ -43,18 +27,6 @@ def claim_port(host: str, port: int) -> int:
 
 def base_url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether this machine alone reaches it. Raises ConfigurationError where it has no address."""
-    return all(ipaddress.ip_address(str(info[4][0])).is_loopback for info in _addresses(host, 0))
-
-
-def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:
-    try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)  # type: ignore[return-value]
-    except OSError as error:
-        raise ConfigurationError(f"host {host!r} has no address: {error.strerror or error}") from None
 
 
 def _why_not(host: str, port: int, error: OSError) -> str:

@@ -13,9 +13,10 @@ from cli.child import ChildSpec, Report
 from cli.data_dir import DataDir
 from cli.embedded_redis import EmbeddedRedis, find_redis_server
 from cli.kill_switch import KillSwitch
-from cli.ports import base_url, check_exposure, claim_port, is_loopback
+from cli.ports import base_url, claim_port
 from cli.supervisor import Supervisor
 from shared.errors import ConfigurationError
+from shared.exposure import check_chaos, check_exposure
 from shared.settings import LOCAL_LANE, Lane, Settings
 
 DRAIN_S = 3.0
@@ -74,7 +75,7 @@ class Stack:
         """
         check_exposure(self._settings)
         if self._allow_chaos:
-            _check_chaos(self._settings)
+            check_chaos(self._settings)
         port = claim_port(self._settings.host, self._settings.port)
         self.base_url = base_url(self._settings.host, port)
         _check_lanes(self._workers)
@@ -188,11 +189,6 @@ def _command(*arguments: str) -> tuple[str, ...]:
 
 def _worker_names(workers: Mapping[Lane, int]) -> list[str]:
     return [f"{lane}-{i}" for lane, count in workers.items() for i in range(1, count + 1)]
-
-
-def _check_chaos(settings: Settings) -> None:
-    if settings.allow_remote or not is_loopback(settings.host):
-        raise ConfigurationError("--allow-chaos lets whoever reaches the page kill workers: it is for loopback alone")
 
 
 def _check_lanes(workers: Mapping[Lane, int]) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import math
 import signal
 from collections.abc import AsyncIterator
@@ -16,6 +15,7 @@ from starlette.routing import Route
 
 from shared.errors import ConfigurationError, LasteventError
 from shared.event_log import EventLog
+from shared.exposure import check_chaos, check_exposure
 from shared.file_limit import few_readers, raise_file_limit
 from shared.garbage import spare_what_stays
 from shared.job_queue import JobQueue
@@ -54,7 +54,7 @@ def run(settings: Settings, chaos_fd: int | None = None) -> None:
 
 
 async def serve(settings: Settings, chaos_fd: int | None = None) -> None:
-    check_host(settings)
+    check_exposure(settings)
     few = few_readers(raise_file_limit(), settings)
     if few is not None:
         log.warning(few)
@@ -88,24 +88,6 @@ async def serve(settings: Settings, chaos_fd: int | None = None) -> None:
     await server.serve(sockets=[sock])
 
 
-def check_host(settings: Settings) -> None:
-    """Without keys, loopback only: whoever reaches the port can spend money. Raises ConfigurationError."""
-    if settings.api_keys or settings.allow_remote or _is_loopback(settings.host):
-        return
-    raise ConfigurationError(
-        f"There are no keys, so {settings.host} would let anyone spend your money. Make one with `lastevent keys "
-        "new NAME` and set LASTEVENT_API_KEYS; or listen on 127.0.0.1; or set LASTEVENT_ALLOW_REMOTE=1 where something in "
-        "front of it keeps strangers out."
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name: only the resolver knows whose
-        return False
-
-
 def _die_with_the_hub(listening: "asyncio.Task[None]") -> None:
     """Without its hub this process would hold readers for nothing: it stops, and whoever runs it starts it again."""
     if not listening.cancelled() and (error := listening.exception()) is not None:
@@ -119,11 +101,8 @@ def build_app(settings: Settings, chaos_fd: int | None = None) -> Starlette:
     Raises:
         ConfigurationError: a chaos pipe for a server that others than this machine reach.
     """
-    # Not `check_host`: keys open a host to others, but no process of this machine to their pages.
-    if chaos_fd is not None and (settings.allow_remote or not _is_loopback(settings.host)):
-        raise ConfigurationError(
-            "Workers can be killed from a page on loopback alone: unset LASTEVENT_ALLOW_REMOTE and the host."
-        )
+    if chaos_fd is not None:
+        check_chaos(settings)
     redis = make_client(settings)
     # A durable submit keeps its connection for as long as the disk takes: not one that readers wait for.
     submits = make_client(settings) if settings.durable_submit else redis

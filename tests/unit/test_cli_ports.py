@@ -1,4 +1,4 @@
-"""Where `lastevent` serves: only where it may, only where nobody else does."""
+"""Where `lastevent` serves: only where nobody else does."""
 
 import os
 import socket
@@ -7,43 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from cli.ports import base_url, check_exposure, claim_port
+from cli.ports import base_url, claim_port
 from shared.errors import ConfigurationError
-from shared.settings import Settings
-from tests.support.tenants import API_KEYS
-from web.main import check_host
 
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1"])
-def test_loopback_needs_no_permission(host: str) -> None:
-    check_exposure(Settings(host=host))
-    check_host(Settings(host=host))
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
-def test_anything_else_is_refused_and_the_line_says_why_and_how(host: str) -> None:
-    line = r"can be reached from other machines.*`lastevent keys new NAME`.*LASTEVENT_API_KEYS.*LASTEVENT_ALLOW_REMOTE=1"
-    with pytest.raises(ConfigurationError, match=line):
-        check_exposure(Settings(host=host))
-    with pytest.raises(ConfigurationError, match=r"`lastevent keys new NAME`.*LASTEVENT_API_KEYS.*LASTEVENT_ALLOW_REMOTE=1"):
-        check_host(Settings(host=host))
-
-
-@pytest.mark.parametrize("settings", [Settings(host="0.0.0.0", allow_remote=True), Settings(host="::", api_keys=API_KEYS)])
-def test_unless_there_are_keys_or_it_is_wanted_without(settings: Settings) -> None:
-    check_exposure(settings)
-    check_host(settings)
-
-
-def test_a_host_without_an_address_is_one_line() -> None:
-    with pytest.raises(ConfigurationError, match=r"host 'nowhere\.invalid' has no address"):
-        check_exposure(Settings(host="nowhere.invalid"))
 
 
 def test_a_free_port_is_taken_as_it_is_and_zero_becomes_a_free_one() -> None:
