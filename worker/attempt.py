@@ -79,7 +79,7 @@ class Attempt:
         """
         try:
             self._kept = await self._tokens.count_of(self._state)
-            self._kept_before = await self._tokens.count_of(self._state)
+            self._kept_before = self._kept.fork()
             return Outcome(finish=await self._stream())
         except GenerationFailed as failure:
             return Outcome(failure=failure)

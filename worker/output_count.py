@@ -5,6 +5,7 @@ itself. The local engine's token ids are counted as they are, everything else by
 """
 
 from collections.abc import Callable
+from copy import copy
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -42,6 +43,12 @@ class OutputCount:
         for index, arguments in state.arguments():
             count.add(ToolCall(index, arguments=arguments))
         return count
+
+    def fork(self) -> Self:
+        """The same count, with nothing counted again; what is added to one of the two is not added to the other."""
+        other = copy(self)
+        other._texts = {name: text.fork() for name, text in self._texts.items()}
+        return other
 
     def add(self, piece: Content) -> None:
         if isinstance(piece, Token) and piece.ids:

@@ -10,7 +10,8 @@ runs without one are cut where they stand: `LONGEST_TAIL` says what that costs. 
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from copy import copy
+from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
@@ -45,6 +46,12 @@ class TextCount:
         self._unsettled = 0
         """Characters of the tail."""
         self._settle_at = SETTLE_EVERY
+
+    def fork(self) -> Self:
+        """The same count, with nothing counted again; what is added to one of the two is not added to the other."""
+        other = copy(self)
+        other._pieces = self._pieces.copy()
+        return other
 
     def add(self, text: str) -> None:
         if not text:

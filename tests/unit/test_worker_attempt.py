@@ -162,6 +162,23 @@ async def test_a_budget_counts_what_earlier_attempts_left() -> None:
     assert (await attempt.settle()).output_tokens == 2
 
 
+async def test_what_it_goes_on_from_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, tokens = Fold(), Tokens()
+    kept.add(EventId(0, 2), Token("one two" + " one two" * 1000))
+    encoding, encoded = await tokens.ready(), []
+
+    class Counting:
+        def encode_ordinary(self, text: str) -> list[int]:
+            encoded.append(len(text))
+            return encoding.encode_ordinary(text)
+
+    monkeypatch.setattr(tokens, "encoding", Counting)
+    attempt, _ = attempt_of(FakeProvider(Token(" three four"), Finish("stop")), FakeHandle(), kept=kept, tokens=tokens)
+    await attempt.run()
+    assert (await attempt.settle()).output_tokens == 2
+    assert len(kept.text) <= sum(encoded) < 1.1 * len(kept.text)
+
+
 words = st.sampled_from(["one ", "two", "\n\n", "你好，", "don't ", "  x", "🦊", "=="])
 
 

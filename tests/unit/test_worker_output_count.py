@@ -50,6 +50,16 @@ def test_token_ids_are_counted_as_they_are() -> None:
     assert (count.needs_encoding, count.total()) == (False, 3)
 
 
+def test_a_fork_goes_its_own_way() -> None:
+    before = counted(Token("unbeliev"), ToolCall(0, arguments="{"))
+    after = before.fork()
+    after.add(Token("able"))
+    after.add(ToolCall(0, arguments='"a":1}'))
+    after.add(Reasoning("because"))
+    assert before.total() == tokens_of("unbeliev") + 1 + tokens_of("{")
+    assert after.total() == tokens_of("unbelievable") + 1 + tokens_of('{"a":1}') + tokens_of("because")
+
+
 def test_a_tool_call_counts_one_and_its_arguments() -> None:
     pieces = [
         ToolCall(0, id="a", name="f"),
