@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, TomlConfigSettingsSource
 
@@ -40,11 +40,24 @@ def config_path() -> Path | None:
     return path
 
 
+REFUSED: Final = "refused by the file's rules"
+"""Beside the settings a source gives, under this name, a line for each key that the file must not have: told together with
+what is wrong with the values."""
+
+
+class FileRefused(Exception):
+    """The file has keys that it must not have. `lines` says which, `values` what else is wrong, if anything is."""
+
+    def __init__(self, lines: list[str], values: ValidationError | None) -> None:
+        super().__init__("; ".join(lines))
+        self.lines, self.values = lines, values
+
+
 class ConfigFile(TomlConfigSettingsSource):
-    """The file as a source of settings.
+    """The file as a source of settings; REFUSED names the keys that are no settings, and secrets.
 
     Raises:
-        ConfigurationError: the file cannot be read, has keys that are no settings, or a secret. One line names all of them.
+        ConfigurationError: the file cannot be read.
     """
 
     def __init__(self, settings_cls: type[BaseSettings]) -> None:
@@ -57,9 +70,10 @@ class ConfigFile(TomlConfigSettingsSource):
         except OSError as error:
             raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
         problems = [problem for key, value in self.toml_data.items() if (problem := _problem(key, value, settings_cls))]
-        problems += _said_twice(self.toml_data)
-        if problems:
-            raise ConfigurationError("; ".join(f"{path}: {problem}" for problem in problems))
+        self._refused = [f"{path}: {problem}" for problem in (*problems, *_said_twice(self.toml_data))]
+
+    def __call__(self) -> dict[str, Any]:
+        return super().__call__() | ({REFUSED: self._refused} if self._refused else {})
 
 
 def _problem(key: str, value: object, settings_cls: type[BaseSettings]) -> str | None:

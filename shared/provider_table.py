@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, StringConstraints, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
 Kind = Literal["openai", "anthropic", "ollama"]
@@ -39,10 +39,28 @@ _KINDS_WITH: Final[Mapping[str, tuple[Kind, ...]]] = {
     "background": ("openai",),
 }
 """Keys that not every kind has."""
-_SECRETS: Final = ("api_key", "key", "token", "secret", "password")
+SECRETS: Final = ("api_key", "key", "token", "secret", "password")
 """What a key might be given as; none of them is a key of the table."""
 
 _Word = Annotated[str, StringConstraints(pattern=r"^\S+$")]
+
+
+def _provider_name(name: str) -> str:
+    if not name or not _NAME.issuperset(name):
+        raise ValueError("a name has a-z, 0-9, _ and - only")
+    if name == "local":
+        raise ValueError("local models have no server: name them in local_models")
+    return name
+
+
+ProviderName = Annotated[str, AfterValidator(_provider_name)]
+
+
+class _OtherKind:
+    """In the place of a kind that the table's own name contradicts."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
 
 class ProviderTable(BaseModel):
@@ -80,13 +98,12 @@ class ProviderTable(BaseModel):
         """What the variable held; empty where it was not set, or none is named."""
         return self._key
 
-    @model_validator(mode="before")
+    @field_validator("kind", mode="before")
     @classmethod
-    def _no_secret(cls, table: object) -> object:
-        named = [name for name in _SECRETS if isinstance(table, dict) and name in table]
-        if named:
-            raise ValueError(f"{named[0]}: put the key into an environment variable and name that in api_key_env")
-        return table
+    def _as_the_name_says(cls, kind: object) -> object:
+        if isinstance(kind, _OtherKind):
+            raise ValueError(f"is {kind.name}, as the name says; give a server of another kind another name")
+        return kind
 
     @field_validator("base_url")
     @classmethod
@@ -113,26 +130,16 @@ class ProviderTable(BaseModel):
 
 
 def named_tables(tables: object) -> object:
-    """`providers` as written, with the kinds that names imply. What is no table is left to the validation that follows.
-
-    Raises:
-        ValueError: a name that no provider can have, or that says another kind than the table. It names the table.
-    """
+    """`providers` as written, with the kinds that names imply. What cannot be is left to the validation that follows."""
     if not isinstance(tables, dict):
         return tables
     return {name: _named(name, table) for name, table in tables.items()}
 
 
 def _named(name: str, table: object) -> object:
-    if not name or not _NAME.issuperset(name):
-        raise ValueError(f"[providers.{name}] a name has a-z, 0-9, _ and - only")
-    if name == "local":
-        raise ValueError("[providers.local] local models have no server: name them in local_models")
     if name not in KINDS or not isinstance(table, dict):
         return table
-    if table.get("kind", name) != name:
-        raise ValueError(f"[providers.{name}] kind: is {name}, as the name says; give a server of another kind another name")
-    return {"kind": name} | table
+    return table | {"kind": name if table.get("kind", name) == name else _OtherKind(name)}
 
 
 def _check_address(url: str) -> None:

@@ -8,19 +8,23 @@ The values themselves are never repeated: one of them may be a secret in the wro
 
 import os
 from collections.abc import Container, Iterator
+from typing import Final
 
 from pydantic import AliasChoices, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings
 
 from shared.config_file import config_path, suggestion
-from shared.provider_table import ProviderTable
+from shared.provider_table import SECRETS, ProviderTable
+
+RELATION: Final = "relation"
+"""The type of an error that is about two settings: either may be the one to mend."""
 
 
 def lines_of(error: ValidationError, settings: type[BaseSettings], overrides: Container[str]) -> Iterator[str]:
     """One line a problem. `overrides`: the names of settings that came by neither the environment nor the file."""
     for item in error.errors(include_url=False, include_input=False):
-        if not item["loc"]:
+        if item["type"] == RELATION:
             yield f"settings: {_sentence(item)}"
             continue
         field, *within = item["loc"]
@@ -28,7 +32,7 @@ def lines_of(error: ValidationError, settings: type[BaseSettings], overrides: Co
         sentence = _place(name, within) + _sentence(item)
         if name in overrides or _is_set(name, settings):
             yield f"{_variable(str(field))}: {sentence}"
-        elif within or sentence.startswith("[providers."):
+        elif within:
             yield f"{config_path()}: {sentence}"
         else:
             yield f"{config_path()}: {name}: {sentence}"
@@ -49,7 +53,7 @@ def _place(name: str, within: list[int | str]) -> str:
     """Where in the setting, up to the sentence: `[providers.vllm] models[0]: `."""
     if not within:
         return ""
-    head, keys = f"{name}.{within[0]}", within[1:]
+    head, keys = f"{name}.{within[0]}", [key for key in within[1:] if key != "[key]"]  # pydantic's mark of a name
     if name != "providers":
         return f"{head}: "
     path = "".join(f"[{key}]" if isinstance(key, int) else str(key) for key in keys)
@@ -61,6 +65,8 @@ def _sentence(item: ErrorDetails) -> str:
     match item["type"]:
         case "missing":
             return "is required"
+        case "extra_forbidden" if key in SECRETS:
+            return "put the key into an environment variable and name that in api_key_env"
         case "extra_forbidden":
             return f"is no key of a provider{suggestion(key, ProviderTable.model_fields)}"
         case "literal_error":

@@ -6,22 +6,32 @@ bytes, unless the name says otherwise. Secrets are `SecretStr`: no repr, log or 
 """
 
 import json
+import math
 import os
 import re
 import socket
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    ModelWrapValidatorHandler,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import ValidationInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shared.api_keys import ApiKey, parse_entries
-from shared.config_file import ConfigFile
+from shared.config_file import REFUSED, ConfigFile, FileRefused
 from shared.errors import ConfigurationError
-from shared.provider_table import ProviderTable, named_tables
-from shared.setting_problems import lines_of
+from shared.provider_table import ProviderName, ProviderTable, named_tables
+from shared.setting_problems import RELATION, lines_of
 
 Lane = str
 API_LANE: Lane = "api"
@@ -60,7 +70,7 @@ class Settings(BaseSettings):
     durable_submit: bool = False
     """A submit is answered only once Redis has it on its disk (protocol P2). Needs Redis 7.2 with an append-only file; what it
     costs stands in docs/OPERATIONS.md."""
-    durable_timeout_s: float = Field(3.0, gt=0, le=60)
+    durable_timeout_s: float = Field(3.0, gt=0, le=60, validate_default=True)
     """How long such a submit waits for the disk before it is 503; above `everysec`'s second and a slow fsync's two, below
     `redis_timeout_s`."""
 
@@ -160,7 +170,7 @@ class Settings(BaseSettings):
     stalled_reader_s: float = Field(30.0, gt=0)
     """A reader whose socket took nothing for so long is aborted (protocol 4.7)."""
     retry_min_ms: int = Field(1000, ge=0)
-    retry_max_ms: int = Field(3000, ge=0)
+    retry_max_ms: int = Field(3000, ge=0, validate_default=True)
     """The random `retry:` of protocol 4.4, so that a herd does not come back as one."""
     tail_bytes: int = Field(256 * 1024, ge=4096)
     """How much of a followed job's newest frames is kept in memory for readers that lag; older ones read the log."""
@@ -222,7 +232,7 @@ class Settings(BaseSettings):
     a job that a fresh start can still save: so only those known to take it (docs/decisions/0021)."""
     ollama_models: Annotated[tuple[str, ...], NoDecode] = ("llama3.2",)
     """What `/v1/models` lists for `ollama/`; any other name is passed on all the same, and served if it was pulled."""
-    providers: Annotated[dict[str, ProviderTable], NoDecode] = {}
+    providers: Annotated[dict[ProviderName, ProviderTable], NoDecode] = {}
     """More servers, each under a name of its own: name → table, as described below. In the environment it is JSON."""
 
     # --- the providers' own names ------------------------------------------------------------------------------------
@@ -318,13 +328,33 @@ class Settings(BaseSettings):
                 )
         return origins
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.retry_max_ms < self.retry_min_ms:
-            raise ValueError("retry_max_ms must not be below retry_min_ms")
-        if self.durable_submit and self.durable_timeout_s >= self.redis_timeout_s:
-            raise ValueError("durable_timeout_s must be below redis_timeout_s")
-        return self
+    @field_validator("retry_max_ms")
+    @classmethod
+    def _above_the_least(cls, retry_max_ms: int, info: ValidationInfo) -> int:
+        if retry_max_ms < info.data.get("retry_min_ms", retry_max_ms):
+            raise PydanticCustomError(RELATION, "retry_max_ms must not be below retry_min_ms")
+        return retry_max_ms
+
+    @field_validator("durable_timeout_s")
+    @classmethod
+    def _before_redis_gives_up(cls, durable_timeout_s: float, info: ValidationInfo) -> float:
+        if info.data.get("durable_submit") and durable_timeout_s >= info.data.get("redis_timeout_s", math.inf):
+            raise PydanticCustomError(RELATION, "durable_timeout_s must be below redis_timeout_s")
+        return durable_timeout_s
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_what_the_file_must_not_have(cls, data: dict[str, Any], handler: ModelWrapValidatorHandler[Self]) -> Self:
+        refused = data.pop(REFUSED, [])
+        try:
+            settings = handler(data)
+        except ValidationError as error:
+            if refused:
+                raise FileRefused(refused, error) from None
+            raise
+        if refused:
+            raise FileRefused(refused, None)
+        return settings
 
     @classmethod
     def settings_customise_sources(
@@ -349,7 +379,13 @@ def load_settings(**overrides: object) -> Settings:
     Raises:
         ConfigurationError: one line that names each variable, or the file's key, and what would be right.
     """
+    lines: list[str] = []
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # validated by pydantic
+    except FileRefused as refused:
+        lines, values = refused.lines, refused.values
     except ValidationError as error:
-        raise ConfigurationError("; ".join(lines_of(error, Settings, overrides))) from None
+        values = error
+    if values is not None:
+        lines += lines_of(values, Settings, overrides)
+    raise ConfigurationError("; ".join(lines))

@@ -181,9 +181,38 @@ def test_what_it_says_twice_is_refused_instead_of_ordered() -> None:
     assert said == "lastevent.toml: openai_models: [providers.openai] models says it too; keep one of them"
 
 
-def test_all_that_is_wrong_is_named_at_once() -> None:
-    said = refusal(f'lease = 3\nopenai_api_key = "{SECRET}"')
-    assert said.count("lastevent.toml: ") == 2
+def test_all_that_is_wrong_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and values, table by table, what the environment sets too, and what two settings say together."""
+    monkeypatch.setenv("LASTEVENT_PORT", "http")
+    said = refusal(
+        f"""
+        lease = 3
+        openai_api_key = "{SECRET}"
+        lease_s = 0
+        retry_min_ms = 9000
+        [providers."Bad name"]
+        kind = "vllm"
+        [providers.openai]
+        kind = "ollama"
+        api_key = "{SECRET}"
+        base_url = "x"
+        """
+    )
+    assert [line.removeprefix("lastevent.toml: ").partition(":")[0] for line in said.split("; ")] == [
+        "lease",
+        "did you mean lease_s?",
+        "openai_api_key",
+        "lease_s",
+        "LASTEVENT_PORT",
+        "settings",
+        "[providers.Bad name] a name has a-z, 0-9, _ and - only",
+        "[providers.Bad name] kind",
+        "[providers.openai] kind",
+        "give a server of another kind another name",
+        "[providers.openai] base_url",
+        "[providers.openai] api_key",
+    ]
+    assert SECRET not in said
 
 
 @pytest.mark.parametrize(

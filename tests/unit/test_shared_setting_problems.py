@@ -102,3 +102,5 @@ def test_tables_can_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatc
 def test_relations_between_settings_name_both() -> None:
     Path("lastevent.toml").write_text("retry_max_ms = 1")
     assert problem() == "settings: retry_max_ms must not be below retry_min_ms"
+    Path("lastevent.toml").write_text("durable_submit = true\nredis_timeout_s = 2")
+    assert problem() == "settings: durable_timeout_s must be below redis_timeout_s"
