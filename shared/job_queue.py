@@ -112,10 +112,14 @@ class JobQueue:
         names = [keys.job(job_id), keys.log(job_id)]
         return await self._end_by_user("cancel", job_id, tenant, names, [self._settings.retention_s])
 
-    async def erase(self, job_id: str, tenant: str = "") -> None:
-        """Cancels the job if it is open, then erases everything of it. Raises JobNotFound as `cancel` does."""
+    async def erase(self, job_id: str, tenant: str = "") -> str:
+        """Cancels the job if it is open, then erases everything of it: `ended` it was open, `over` it had ended before.
+
+        Raises:
+            JobNotFound: unknown, or another tenant's.
+        """
         names = [keys.job(job_id), keys.log(job_id), keys.jobs_of(tenant)]
-        await self._end_by_user("erase", job_id, tenant, names, [])
+        return await self._end_by_user("erase", job_id, tenant, names, [])
 
     async def _store(self, names: list[str], args: list[Arg]) -> list[bytes]:
         """The submit script's answer; with LASTEVENT_DURABLE_SUBMIT once what it wrote is on Redis' disk."""

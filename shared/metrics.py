@@ -7,6 +7,7 @@ each time (docs/decisions/0033). Labels are bounded: lanes, reasons, codes, and 
 
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
+from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
@@ -17,6 +18,9 @@ from shared.loop_lag import LoopLag
 from shared.spread import Spread
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, of which nobody asks
+
+CLOSED: Final = "Jobs ended from here that ran elsewhere, or nowhere"
+"""What `lastevent_jobs_closed` means in both tiers."""
 
 
 class Numbers(Collector):

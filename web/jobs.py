@@ -67,13 +67,17 @@ async def cancel(request: Request) -> Response:
     context, job_id, tenant = context_of(request), request.path_params["job_id"], tenant_of(request)
     answer = await context.queue.cancel(job_id, tenant)
     context.metrics.cancels.labels(answer).inc()
+    if answer == "ended":
+        context.metrics.closed.labels("cancelled", "").inc()
     job = await context.store.job(job_id, tenant)
     return json_response(await _shown(request, job), 202 if answer == "asked" else 200)
 
 
 async def delete(request: Request) -> Response:
     """`DELETE /v1/jobs/{id}`."""
-    await context_of(request).queue.erase(request.path_params["job_id"], tenant_of(request))
+    context = context_of(request)
+    if await context.queue.erase(request.path_params["job_id"], tenant_of(request)) == "ended":
+        context.metrics.closed.labels("erased", "").inc()
     return Response(status_code=204)
 
 

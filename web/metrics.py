@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from shared.job_store import JobStore
 from shared.loop_lag import LoopLag
-from shared.metrics import Numbers, counter, counters, gauges, new_registry
+from shared.metrics import CLOSED, Numbers, counter, counters, gauges, new_registry
 from shared.operations import LaneLoad, clock, lane_loads
 from shared.redis_client import UNREACHABLE
 from shared.settings import Lane
@@ -40,6 +40,7 @@ class Metrics:
         self._registry = new_registry(loop_lag)
         self.submits = Counter("lastevent_submits", "Jobs accepted, by provider", ["provider"], registry=self._registry)
         self.cancels = Counter("lastevent_cancels", "Cancels asked for, by answer", ["answer"], registry=self._registry)
+        self.closed = Counter("lastevent_jobs_closed", CLOSED, ["status", "code"], registry=self._registry)
         self.streams_opened = Counter(
             "lastevent_streams_opened",
             "Event streams opened, by whether the reader came back",

@@ -16,7 +16,7 @@ from shared.event_log import EventLog
 from shared.events import Done, Error, StartReason, Terminal, Usage
 from shared.log_commands import final_status
 from shared.loop_lag import LoopLag
-from shared.metrics import Numbers, counter, counters, histogram, new_registry
+from shared.metrics import CLOSED, Numbers, counter, counters, histogram, new_registry
 from shared.models import Model, listed_models
 from shared.settings import Lane, Settings
 from worker.control import Running
@@ -128,9 +128,7 @@ class WorkerMetrics:
 
 
 def _closed(event_log: EventLog) -> CounterMetricFamily:
-    family = CounterMetricFamily(
-        "lastevent_jobs_closed", "Jobs without an owner that were ended from here", labels=["status", "code"]
-    )
+    family = CounterMetricFamily("lastevent_jobs_closed", CLOSED, labels=["status", "code"])
     for (status, code), count in list(event_log.closed.items()):
         family.add_metric([status, code], count)
     return family

@@ -189,6 +189,24 @@ async def test_delete_erases_it(client: httpx2.AsyncClient, redis: Redis, new_au
     assert not await redis.exists(keys.job(author.job_id), keys.log(author.job_id))
 
 
+async def test_what_is_ended_here_is_counted_once(
+    client: httpx2.AsyncClient, new_author: NewAuthor, new_queued: NewAuthor
+) -> None:
+    """A worker counts what it ran to its end: not a job that was still waiting, and not one whose log is gone."""
+    waiting, erased, running, ended = await new_queued(), await new_queued(), await new_author(), await new_author()
+    await ended.end()
+    for _ in range(2):
+        await client.post(f"/v1/jobs/{waiting.job_id}/cancel")
+    for job in (waiting, erased, running, ended):
+        for _ in range(2):
+            await client.delete(f"/v1/jobs/{job.job_id}")
+    text = (await client.get("/metrics")).text
+    assert sorted(line for line in text.splitlines() if line.startswith("lastevent_jobs_closed_total{")) == [
+        'lastevent_jobs_closed_total{code="",status="cancelled"} 1.0',
+        'lastevent_jobs_closed_total{code="",status="erased"} 2.0',
+    ]
+
+
 @pytest.mark.parametrize(("method", "path"), [("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/events")])
 async def test_an_unknown_job_is_404(client: httpx2.AsyncClient, method: str, path: str) -> None:
     for job_id in (UNKNOWN, "nonsense"):
