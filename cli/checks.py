@@ -1,4 +1,4 @@
-"""What `lastevent doctor` looks at on this machine: Python, settings, keys, model files, port, open files, the encoding."""
+"""What `lastevent doctor` looks at on this machine: Python, settings, model files, port, open files, the encoding."""
 
 import importlib.util
 import platform
@@ -13,23 +13,15 @@ from cli.finding import Finding
 from cli.ports import base_url, claim_port
 from cli.stack import LOCAL_NEEDS
 from shared.config_file import config_path
-from shared.errors import ConfigurationError, GenerationFailed
+from shared.errors import ConfigurationError
 from shared.exposure import check_exposure
 from shared.file_limit import few_readers, raise_file_limit, readers_that_fit
-from shared.models import listed_models, local_model_sources
-from shared.providers import ProviderConfig, provider_configs
-from shared.settings import API_LANE, LOCAL_LANE, Settings
+from shared.models import local_model_sources
+from shared.settings import LOCAL_LANE, Settings
 from worker.engine.model_files import converted_model, find_model, is_hub_id
-from worker.providers.key import usable_key
 from worker.tokens import ENCODING, load_encoding
 
-OLLAMA: Final = "127.0.0.1:11434"
-"""Where Ollama's own client looks for it, unless told otherwise."""
-
 OLDEST_PYTHON: Final = (3, 11)
-
-WANTS_KEY: Final = frozenset({"openai", "anthropic"})
-"""Kinds whose own makers serve nobody without a key."""
 
 
 def python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
@@ -92,16 +84,6 @@ async def port(settings: Settings) -> Finding:
     return Finding("port", "ok", f"{settings.port} on {settings.host} is free" if settings.port else "0 picks a free one")
 
 
-def keys(settings: Settings) -> Iterator[Finding]:
-    """The keys of the providers whose models are listed, where workers of this environment would read them."""
-    if API_LANE not in settings.lanes:
-        return
-    listed = {model.provider for model in listed_models(settings)}
-    for config in provider_configs(settings).values():
-        if config.name in listed or config.name in settings.providers:
-            yield _key(config)
-
-
 def models(settings: Settings) -> Iterator[Finding]:
     """The packages and files of the local models."""
     if LOCAL_LANE not in settings.lanes:
@@ -113,19 +95,6 @@ def models(settings: Settings) -> Iterator[Finding]:
         return
     for name, source in local_model_sources(settings).items():
         yield _model(name, source, settings.cache_dir)
-
-
-def _key(config: ProviderConfig) -> Finding:
-    name, wanted = f"key {config.name}", config.kind in WANTS_KEY and config.base_url is None
-    try:
-        key = usable_key(config, wanted=wanted)
-    except GenerationFailed as error:
-        # Its models are listed, whoever may want them: only a key that was asked for is a failure.
-        told, _, advice = str(error).partition(": ")
-        return Finding(name, "fail" if config.key_wanted else "warn", told, f"{advice} Until then {config.name}/… fails.")
-    if key:
-        return Finding(name, "ok", f"{config.key_env} is set")
-    return Finding(name, "ok", f"none is wanted at {config.base_url or OLLAMA}")
 
 
 def _model(name: str, source: str, cache_dir: Path) -> Finding:

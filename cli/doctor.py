@@ -12,6 +12,7 @@ from rich.markup import escape
 from cli import checks
 from cli.finding import Finding
 from cli.output import Output, harmless
+from cli.provider_checks import provider_findings
 from cli.redis_checks import redis_findings
 from shared.errors import ConfigurationError
 from shared.settings import Settings
@@ -44,7 +45,7 @@ async def _findings(settings: Settings | ConfigurationError) -> AsyncIterator[Fi
     yield checks.open_files(settings)
     yield checks.exposure(settings)
     yield await checks.port(settings)
-    for finding in (*checks.keys(settings), *checks.models(settings), *await redis_findings(settings)):
+    for finding in (*await provider_findings(settings), *checks.models(settings), *await redis_findings(settings)):
         yield finding
 
 

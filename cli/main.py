@@ -110,7 +110,7 @@ def demo(as_json: Json = False) -> None:
 
 @app.command(rich_help_panel=RUN, epilog=examples("lastevent doctor", "lastevent doctor --json"))
 def doctor(as_json: Json = False) -> None:
-    """Check what must be right here, a line each: Redis, keys, models, port, limits. Says what to do; exit code 1 on a fail."""
+    """Check what must be right here, a line each: Redis, providers, models, limits. Says what to do; exit code 1 on a fail."""
     from cli.doctor import run_doctor
 
     try:

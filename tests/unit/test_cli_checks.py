@@ -86,34 +86,6 @@ async def test_a_port_is_free_or_ours_or_another_s() -> None:
         assert_found(await checks.port(settings(port=port)), "fail", "is taken")
 
 
-class TestKeys:
-    def found(self, **changed: object) -> dict[str, Finding]:
-        return {finding.name: finding for finding in checks.keys(settings(**changed))}
-
-    def test_one_that_is_not_set_is_a_warning(self) -> None:
-        found = self.found()
-        assert_found(found["key openai"], "warn", "OPENAI_API_KEY is not set", "Until then openai/… fails.")
-        assert_found(found["key anthropic"], "warn", "ANTHROPIC_API_KEY is not set")
-        assert_found(found["key ollama"], "ok", "none is wanted at 127.0.0.1:11434")
-
-    def test_one_that_is_set_is_never_shown(self) -> None:
-        found = self.found(openai_api_key="sk-secret", anthropic_api_key="sk-söcret")
-        assert_found(found["key openai"], "ok", "OPENAI_API_KEY is set")
-        assert_found(found["key anthropic"], "warn", "holds characters that no key has")
-        assert "cret" not in str(found)
-
-    def test_a_server_of_ones_own_wants_none_unless_its_table_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delenv("VLLM_API_KEY", raising=False)
-        table = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1"}
-        assert_found(self.found(providers={"vllm": table})["key vllm"], "ok", "none is wanted at http://127.0.0.1:1/v1")
-        told = self.found(providers={"vllm": {**table, "api_key_env": "VLLM_API_KEY"}})["key vllm"]
-        assert_found(told, "fail", "VLLM_API_KEY is not set")
-        assert_found(self.found(openai_base_url="http://127.0.0.1:1/v1")["key openai"], "ok", "none is wanted")
-
-    def test_without_the_lane_nobody_asks(self) -> None:
-        assert self.found(lanes=("local",)) == {}
-
-
 class TestModels:
     def found(self, **changed: object) -> list[Finding]:
         return list(checks.models(settings(**changed)))
