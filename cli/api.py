@@ -1,6 +1,7 @@
 """The calls of protocol 2, for a command that talks to a person: whatever goes wrong is one line that says what to do."""
 
 import os
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -46,7 +47,10 @@ class Api:
             response = await self.client.request(method, self.url + path, **options)
         except (httpx2.UnsupportedProtocol, httpx2.InvalidURL):
             raise ApiError(f"{self.url!r} is not a URL like http://127.0.0.1:8000") from None
-        except (httpx2.ConnectError, httpx2.ConnectTimeout):
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            if _is_of_tls(error):
+                why = f"{error}; is it http://, or has it a certificate that this machine does not trust?"
+                raise ApiError(f"no TLS with {self.url}: {why}") from None
             raise ApiError(f"nothing answers at {self.url}: start it with `lastevent up`") from None
         except httpx2.RequestError as error:
             raise NoAnswer(f"{self.url} breaks off before it answers ({type(error).__name__})") from None
@@ -60,6 +64,8 @@ class Api:
             line = _problem_line(body) or self._stranger(response.status_code)
             if response.status_code == 401 and not os.environ.get(KEY_VARIABLE):
                 line += f" {KEY_VARIABLE} is not set."
+            if response.status_code == 404 and self.url.endswith("/v1"):
+                line += f" The server is named without /v1: {self.url.removesuffix('/v1')}"
             raise ApiError(line, body.get("code") if isinstance(body, dict) else None)
         if not isinstance(body, dict):
             raise ApiError(self._stranger(response.status_code))
@@ -126,6 +132,13 @@ def key_headers() -> dict[str, str]:
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise ConfigurationError(f"{KEY_VARIABLE} is no key: it must be what `lastevent keys new` printed, le_…")
     return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _is_of_tls(error: BaseException | None) -> bool:
+    """Whether somebody answered, but not as https:// has it."""
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLWantReadError):  # that one is a wait in vain
+        return True
+    return error is not None and _is_of_tls(error.__cause__ or error.__context__)
 
 
 def _path(job_id: str) -> str:

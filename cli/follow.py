@@ -3,6 +3,7 @@
 The answer goes to stdout and nothing else does; notes, the closing figures and errors go to stderr.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -11,6 +12,7 @@ from rich.markup import escape
 from rich.status import Status
 
 from cli.api import Api, ApiError
+from cli.options import DEFAULT_URL, URL_VARIABLE
 from cli.output import Output, counted, print_line
 from cli.reader import JobReader, StreamLost, StreamRefused
 from cli.screen import Screen
@@ -68,7 +70,8 @@ class Follow:
         except StreamRefused as refused:
             raise ApiError(str(refused)) from None
         except StreamLost as lost:
-            raise ApiError(f"{lost}; the job may go on without readers: lastevent watch {job_id}") from None
+            back = come_back(self._api.url, job_id, reader.cursor)
+            raise ApiError(f"{lost}; the job may go on without readers, come back with: {back}") from None
         self._waiting.stop()
         # A reader that began in the middle did not see all that the closing figures are about.
         job = await self._api.job(job_id) if self._output.as_json or began or reader.terminal is None else None
@@ -106,6 +109,12 @@ class Follow:
             print_line(self._output.err, f"[red]error/{escape(error['code'])}:[/]", error["message"] + kept)
         print_line(self._output.err, "", _figures(reader, job), style="dim")
         return EXIT_CODES[job["status"]]
+
+
+def come_back(url: str, job_id: str, cursor: str | None) -> str:
+    """The command that reads on from here."""
+    elsewhere = url != os.environ.get(URL_VARIABLE, DEFAULT_URL).rstrip("/")
+    return f"lastevent watch {job_id}{f' --from {cursor}' if cursor else ''}{f' --url {url}' if elsewhere else ''}"
 
 
 def _as_job(reader: JobReader) -> dict[str, Any]:

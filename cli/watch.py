@@ -4,11 +4,8 @@ Ctrl-C leaves the job running and says how to come back. Exit codes: 0 done, 1 t
 130 cancelled, or left by Ctrl-C.
 """
 
-import os
-
 from cli.api import Api, with_api
-from cli.follow import Follow
-from cli.options import DEFAULT_URL, URL_VARIABLE
+from cli.follow import Follow, come_back
 from cli.output import Output
 from cli.reader import JobReader
 from cli.signals import INTERRUPTED, unless_ctrl_c
@@ -22,7 +19,7 @@ async def run_watch(url: str, job_id: str, output: Output, *, cursor: str | None
         with follow.shown("connecting"):
             code = await unless_ctrl_c(_read(api, follow, reader, job_id))
             if code is None:
-                follow.note(f"the job goes on; come back with: {_come_back(api.url, job_id, reader.cursor)}")
+                follow.note(f"the job goes on; come back with: {come_back(api.url, job_id, reader.cursor)}")
                 return INTERRUPTED
             return code
 
@@ -33,9 +30,3 @@ async def _read(api: Api, follow: Follow, reader: JobReader, job_id: str) -> int
     """Raises ApiError at once where no server, or none with this job, is there: only what was once lost is waited for."""
     await api.job(job_id)
     return await follow.to_the_end(reader, job_id)
-
-
-def _come_back(url: str, job_id: str, cursor: str | None) -> str:
-    """The command that reads on from here."""
-    elsewhere = url != os.environ.get(URL_VARIABLE, DEFAULT_URL).rstrip("/")
-    return f"lastevent watch {job_id}{f' --from {cursor}' if cursor else ''}{f' --url {url}' if elsewhere else ''}"

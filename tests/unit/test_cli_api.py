@@ -2,8 +2,9 @@
 
 import pytest
 
-from cli.api import KEY_VARIABLE, key_headers
+from cli.api import KEY_VARIABLE, ApiError, connected, key_headers
 from shared.errors import ConfigurationError
+from tests.support.scripted_sse import scripted_server
 
 KEY = "le_" + "a" * 43
 
@@ -27,3 +28,16 @@ def test_what_cannot_be_a_key_is_one_line_that_does_not_repeat_it(monkeypatch: p
     with pytest.raises(ConfigurationError, match=f"{KEY_VARIABLE} is no key") as caught:
         key_headers()
     assert said not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("https:", "", r"^no TLS with https://127\.0\.0\.1:\d+: \[SSL: .*; is it http://, or has it a certificate"),
+        ("http:", "/v1", r"^no call /v1/v1/models The server is named without /v1: http://127\.0\.0\.1:\d+$"),
+    ],
+)
+async def test_a_server_that_is_named_wrongly_is_told_from_none(before: str, after: str, said: str) -> None:
+    async with scripted_server() as server, connected(before + server.url.removeprefix("http:") + after) as api:
+        with pytest.raises(ApiError, match=said):
+            await api.first_model()

@@ -6,10 +6,12 @@ import os
 import re
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
 from cli.options import SOME_ID, job_id
+from cli.reader import JobReader
 from cli.watch import run_watch
 from shared.errors import ConfigurationError
 from tests.support.scripted_sse import ScriptedJob, ScriptedServer, scripted_server
@@ -157,6 +159,21 @@ async def test_a_connection_that_is_lost_in_mid_stream_is_taken_up_again(server:
     assert streams.stdout == "Hello wörld!\n"
     assert streams.stderr.startswith("connection lost, resuming from 1-1\n")
     assert server.cursors() == [None, "1-1"]
+
+
+async def test_a_server_that_stays_away_is_given_up_with_how_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.watch.JobReader", partial(JobReader, give_up_after_s=0.2))
+    streams = Streams(terminal=False, width=200)
+    async with scripted_server() as server:
+        job = server.job()
+        job.start()
+        job.say("Hello ")
+        watching = asyncio.ensure_future(watch(server, job, streams))
+        await wait_until(lambda: "Hello" in streams.stdout, message="the first words")
+    assert await watching == 2
+    line = streams.stderr.splitlines()[-1]
+    assert line.startswith(f"lastevent: nothing came from {server.url}/v1/jobs/{job.id}/events for 0.2 s: ")
+    assert line.endswith(f"come back with: lastevent watch {job.id} --from 1-1 --url {server.url}")
 
 
 @pytest.mark.parametrize("text", ["", "..", "a/b", "JOB_7K3UHLZSYQ4WVM5DNTXGABC2EF", f"{SOME_ID} "])
