@@ -22,7 +22,7 @@ RELATION: Final = "relation"
 
 
 def lines_of(error: ValidationError, settings: type[BaseSettings], overrides: Container[str]) -> Iterator[str]:
-    """One line a problem. `overrides`: the names of settings that came by neither the environment nor the file."""
+    """One line a problem. `overrides`: the names of settings that came by options of the command line."""
     for item in error.errors(include_url=False, include_input=False):
         if item["type"] == RELATION:
             yield f"settings: {_sentence(item)}"
@@ -30,7 +30,9 @@ def lines_of(error: ValidationError, settings: type[BaseSettings], overrides: Co
         field, *within = item["loc"]
         name = str(field).lower()
         sentence = _place(name, within) + _sentence(item)
-        if name in overrides or _is_set(name, settings):
+        if name in overrides:
+            yield f"--{name.replace('_', '-')}: {sentence}"
+        elif _is_set(name, settings):
             yield f"{_variable(str(field))}: {sentence}"
         elif within:
             yield f"{config_path()}: {sentence}"

@@ -131,7 +131,7 @@ def test_a_wrong_file_is_one_line_and_exit_code_two(tmp_path: Path) -> None:
 
 
 def test_an_unknown_lane_is_one_line() -> None:
-    assert_one_line(lastevent("up", "--lanes", "gpu"), "LASTEVENT_LANES: lanes are api and local")
+    assert_one_line(lastevent("up", "--lanes", "gpu"), "--lanes: lanes are api and local")
 
 
 def test_a_host_that_others_reach_is_one_line() -> None:

@@ -81,7 +81,7 @@ def test_what_the_environment_sets_is_its_own_fault(monkeypatch: pytest.MonkeyPa
 
 def test_so_is_what_the_command_line_sets() -> None:
     Path("lastevent.toml").write_text("port = 1")
-    assert problem(port=70_000).startswith("LASTEVENT_PORT: Input should be")
+    assert problem(port=70_000, redis_timeout_s=0).startswith("--redis-timeout-s: Input should be")
 
 
 @pytest.mark.parametrize(
