@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 
 import uvloop
 
-from bench.prompts import prompt
+from bench.prompts import Prompts
 from shared.events import Token, Usage
 from shared.job import JobRequest
 from shared.logs import set_up_logs
@@ -48,6 +48,7 @@ class Ours:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._provider = LocalProvider(settings)
+        self._prompts = Prompts()
 
     async def start(self) -> str:
         """Loads the model; the device it is on."""
@@ -61,7 +62,7 @@ class Ours:
         await self._provider.close()
 
     async def _answer(self, i: int, tokens: int) -> Made:
-        request = JobRequest(model=self._settings.default_model, prompt=prompt(i), temperature=0)
+        request = JobRequest(model=self._settings.default_model, prompt=self._prompts(), temperature=0)
         begun, at, made = time.perf_counter(), list[float](), 0
         async with self._provider.stream(Call(f"job_{i}", _name(self._settings), request, tokens)) as deltas:
             async for delta in deltas:
@@ -75,6 +76,7 @@ class Ours:
 class Generate:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._prompts = Prompts()
 
     async def start(self) -> str:
         """Loads the model as anybody would; the device it is on."""
@@ -90,16 +92,16 @@ class Generate:
         return device
 
     async def run(self, jobs: int, tokens: int) -> list[Made]:
-        return [await asyncio.to_thread(self._answer, i, tokens) for i in range(jobs)]
+        return [await asyncio.to_thread(self._answer, tokens) for _ in range(jobs)]
 
     async def close(self) -> None:
         pass
 
-    def _answer(self, i: int, tokens: int) -> Made:
+    def _answer(self, tokens: int) -> Made:
         from transformers import TextIteratorStreamer
 
         begun, first = time.perf_counter(), 0.0
-        chat = [{"role": "user", "content": prompt(i)}]
+        chat = [{"role": "user", "content": self._prompts()}]
         inputs: Any = self._tokenizer.apply_chat_template(
             chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
         )

@@ -2,6 +2,7 @@
 
 Ours is the local lane's provider, in a process that does nothing else. Beside it `generate()`, which runs one job after the
 other, and `transformers serve` with continuous batching. All have the same weights in float32, and the same prompts.
+Ours reads the system turn of the chat template, 24 of their 38 tokens, once for all of them (docs/decisions/0041).
 
 Where there is a GPU, ours and `generate()` also run a model of a billion random weights in bfloat16 (`random_model.py`).
 """
@@ -103,6 +104,7 @@ def _notes(device: str) -> list[str]:
         return [*notes, f"{LARGE.rstrip(', ')}: Llama 3.2 1B's, random weights in bfloat16, {_LARGE_TOKENS} tokens a job."]
     return [
         *notes,
+        "Ours has read the system turn of the chat template before, 24 of the 38 tokens of each prompt, and shares it (0041).",
         f"Ours leaves one CPU free, as a worker does beside Redis and web (docs/decisions/0014); {GENERATE} takes all.",
         f"There is no GPU here: the rows of a 1B shape, {_LARGE_CASES[-1]} jobs at once beside {GENERATE}, need one.",
     ]

@@ -13,7 +13,7 @@ import httpx2
 
 from bench import installing
 from bench.peers.base import PeerMissing
-from bench.prompts import prompt
+from bench.prompts import Prompts
 from bench.stage import Child, Stage
 
 NAME: Final = "transformers serve"
@@ -33,12 +33,13 @@ class Serve:
         self._process = process
         self._origin = origin
         self._model = model
+        self._prompts = Prompts()
 
     async def case(self, jobs: int, tokens: int) -> dict[str, Any]:
         """So many jobs at once, as `bench.engine_jobs` tells a case."""
         cpu_s, begun = self._process.cpu_s, time.perf_counter()
         async with httpx2.AsyncClient(trust_env=False, timeout=_ANSWER_S) as client:
-            made = await asyncio.gather(*(self._answer(client, i, tokens) for i in range(jobs)))
+            made = await asyncio.gather(*(self._answer(client, tokens) for _ in range(jobs)))
         return {
             "jobs": jobs,
             "tokens": sum(tokens for _, tokens in made),
@@ -50,11 +51,11 @@ class Serve:
     async def stop(self) -> None:
         await self._process.stop()
 
-    async def _answer(self, client: httpx2.AsyncClient, i: int, tokens: int) -> tuple[float, int]:
+    async def _answer(self, client: httpx2.AsyncClient, tokens: int) -> tuple[float, int]:
         """Seconds to the first text, and tokens; each chunk is one, unless the server counts them itself."""
         body = {
             "model": self._model,
-            "messages": [{"role": "user", "content": prompt(i)}],
+            "messages": [{"role": "user", "content": self._prompts()}],
             "max_tokens": tokens,
             "temperature": 0,
             "stream": True,

@@ -35,13 +35,15 @@ def loaded_model() -> Any:
 
 
 @asynccontextmanager
-async def batching(monkeypatch: pytest.MonkeyPatch, slots: int = 8, context: int = 1024) -> AsyncIterator[Any]:
+async def batching(
+    monkeypatch: pytest.MonkeyPatch, slots: int = 8, context: int = 1024, *, share_prompts: bool = True
+) -> AsyncIterator[Any]:
     """A batching engine on the shared model, with a cache small enough to be made in no time."""
     from worker.engine import batching as module
 
     loaded = loaded_model()
     monkeypatch.setattr(module, "CPU_CACHE_BYTES", context * module.token_bytes(loaded.model))
-    engine = module.BatchingEngine(loaded, slots)
+    engine = module.BatchingEngine(loaded, slots, share_prompts=share_prompts)
     try:
         yield engine
     finally:

@@ -41,6 +41,19 @@ def forward_passes(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return passes
 
 
+def sizes_of_passes(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Tokens of each forward pass from now on; it grows."""
+    processor, sizes = engine._batch._manager.batch_processor, list[int]()
+    step = processor._generation_step
+
+    def counted(model: Any) -> None:
+        sizes.append(processor.inputs_and_outputs.num_q_tokens)
+        step(model)
+
+    monkeypatch.setattr(processor, "_generation_step", counted)
+    return sizes
+
+
 async def test_jobs_at_once_give_what_each_gives_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = [generation(f"Say the number {i}.", 6 + i, f"job-{i}") for i in range(3)]
     async with batching(monkeypatch) as engine:
@@ -103,6 +116,37 @@ async def test_leaving_frees_the_slot_within_a_forward_pass_and_leaves_nothing_b
         assert len((await ids_of(engine, generation(COUNT, 3)))[0]) == 3
         assert engine._batch._manager.output_router.result_handlers == {}
         assert engine._batch.requests == {}
+
+
+async def test_what_prompts_begin_with_in_common_is_read_once_unless_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answers are the same either way: what another job left in the cache is what this one would have put there."""
+    from worker.engine.batching import PAGE_TOKENS
+
+    before, wanted = generation("Say the number 1.", 2), generation("Name the days of the week.", 4)
+    common = next(i for i, (one, other) in enumerate(zip(before.ids, wanted.ids, strict=False)) if one != other)
+    assert common > PAGE_TOKENS, "the system turn of the chat template"
+    read, answers = [], []
+    for share_prompts in (True, False):
+        async with batching(monkeypatch, share_prompts=share_prompts) as engine:
+            await ids_of(engine, before)
+            sizes = sizes_of_passes(engine, monkeypatch)
+            answers.append(await ids_of(engine, wanted))
+            read.append(sizes[0])
+    assert read == [len(wanted.ids) - common // PAGE_TOKENS * PAGE_TOKENS, len(wanted.ids)]
+    assert answers[0] == answers[1]
+
+
+async def test_a_conversations_next_turn_reads_only_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    from worker.engine.batching import PAGE_TOKENS
+
+    asked = generation(COUNT, 9)
+    async with batching(monkeypatch) as engine:
+        answer, _ = await ids_of(engine, asked)
+        later = generation((*asked.ids, *answer, *asked.ids[-5:]), 1)
+        sizes = sizes_of_passes(engine, monkeypatch)
+        await ids_of(engine, later)
+    known = len(asked.ids) + len(answer) - 1  # the last id was made, and never read
+    assert sizes[0] == len(later.ids) - known // PAGE_TOKENS * PAGE_TOKENS
 
 
 async def test_more_jobs_than_slots_wait_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:

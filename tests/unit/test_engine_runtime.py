@@ -13,7 +13,7 @@ from worker.engine import runtime
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in (*runtime._QUIET, "HF_HUB_OFFLINE"):
+    for name in (*runtime._ENVIRONMENT, "HF_HUB_OFFLINE"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     return monkeypatch

@@ -30,7 +30,7 @@ async def provider(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
     loaded = local_model.loaded_model()
     monkeypatch.setattr(batching, "CPU_CACHE_BYTES", 1024 * batching.token_bytes(loaded.model))
-    monkeypatch.setattr(module, "_load", lambda name, settings: (loaded, module._make_engine(loaded, settings.local_engine, 8)))
+    monkeypatch.setattr(module, "_load", lambda name, of: (loaded, module._make_engine(loaded, of.local_engine, of)))
     provider = LocalProvider(Settings(local_engine=request.param))
     await provider.start()
     yield provider
@@ -99,7 +99,7 @@ async def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers_and_hurts_
 
     loaded = local_model.loaded_model()
     monkeypatch.setattr(batching, "CPU_CACHE_BYTES", 256 * batching.token_bytes(loaded.model))
-    monkeypatch.setattr(module, "_load", lambda name, settings: (loaded, module._make_engine(loaded, "batching", 8)))
+    monkeypatch.setattr(module, "_load", lambda name, settings: (loaded, module._make_engine(loaded, "batching", settings)))
     provider = LocalProvider(Settings())
     await provider.start()
     running = asyncio.create_task(streamed(provider, call(STORY, 20)))

@@ -23,8 +23,8 @@ from worker.engine.feed import Generation, TokenFeed
 from worker.engine.loading import LoadedModel
 from worker.engine.revival import Revival
 
-PAGE_TOKENS: Final = 32
-"""Cache is handed out in pages; a job wastes half of one."""
+PAGE_TOKENS: Final = 8
+"""Cache is handed out in pages. A job wastes half of one, and shares only whole ones with prompts that begin alike."""
 STEP_TOKENS: Final = 128
 """Tokens of one forward pass. A long prompt is read in pieces of this, and nobody else's next token waits for more."""
 CPU_CACHE_BYTES: Final = 400 * 1024 * 1024
@@ -36,11 +36,15 @@ log = structlog.get_logger(__name__)
 
 
 class BatchingEngine:
-    """Runs any number of jobs on one model, `slots` of them at once. All methods belong to the event loop."""
+    """Runs any number of jobs on one model, `slots` of them at once. All methods belong to the event loop.
 
-    def __init__(self, loaded: LoadedModel, slots: int) -> None:
+    `share_prompts`: what the cache holds of a beginning, of a running job or an ended one, is not read again.
+    """
+
+    def __init__(self, loaded: LoadedModel, slots: int, *, share_prompts: bool) -> None:
         self._loaded = loaded
         self._slots = slots
+        self._share_prompts = share_prompts
         self._pages = _pages(loaded, slots)
         self._batch: Batch | None = None
         self._revival: Revival | None = None
@@ -121,7 +125,7 @@ class BatchingEngine:
             num_blocks=self._pages,
             max_batch_tokens=max(STEP_TOKENS, self._slots),
             max_requests_per_batch=self._slots,
-            allow_block_sharing=False,  # prompts have little in common, and hashing every block costs each step
+            allow_block_sharing=self._share_prompts,
             auto_switch_to_flash=False,  # it asks the hub for kernels
             use_cuda_graph=False,  # a captured graph would not call our sampler
             use_async_batching=False,

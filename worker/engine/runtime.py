@@ -15,12 +15,13 @@ from typing import Any, Final, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_QUIET: Final = {
+_ENVIRONMENT: Final = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TQDM_DISABLE": "1",  # transformers' GGUF reader draws its bar itself
     "TOKENIZERS_PARALLELISM": "false",  # one text at a time; its pool would only compete with the forward passes
+    "THP_MEM_ALLOC_ENABLE": "1",  # huge pages: each token reads all weights, and their page tables with them (decisions/0041)
 }
 
 
@@ -29,7 +30,7 @@ def prepare(*, offline: bool) -> None:
 
     `offline`: no configured model may be downloaded, so nothing at all may go to the hub. What the operator has set stays.
     """
-    for name, value in _QUIET.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"

@@ -156,7 +156,7 @@ class _Model:
         if failure := await model._warm_up:
             log.warning("batching cannot run this model; each job gets a thread", model=loaded.id, error=failure)
             await engine.close()
-            model._engine = await asyncio.to_thread(_make_engine, loaded, "streamer", settings.local_slots)
+            model._engine = await asyncio.to_thread(_make_engine, loaded, "streamer", settings)
         return model
 
     def knows(self, prefix: Prefix) -> bool:
@@ -219,21 +219,21 @@ def _load(name: str, settings: Settings) -> "tuple[LoadedModel, Engine]":
             if kind == "auto" and loaded.needs_streamer:
                 log.info("batching lacks what this model's configuration sets", model=loaded.id, setting=loaded.needs_streamer)
                 kind = "streamer"
-            return loaded, _make_engine(loaded, kind, settings.local_slots)
+            return loaded, _make_engine(loaded, kind, settings)
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"Local models need the package {error.name}, which is not installed: pip install 'lastevent[engine]'."
         ) from None
 
 
-def _make_engine(loaded: "LoadedModel", kind: str, slots: int) -> Engine:
+def _make_engine(loaded: "LoadedModel", kind: str, settings: Settings) -> Engine:
     if kind == "streamer":
         from worker.engine.streamer import StreamerEngine
 
         return StreamerEngine(loaded)
     from worker.engine.batching import BatchingEngine
 
-    return BatchingEngine(loaded, slots)
+    return BatchingEngine(loaded, settings.local_slots, share_prompts=settings.local_share_prompts)
 
 
 def _pack(loaded: "LoadedModel") -> None:
