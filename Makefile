@@ -33,7 +33,7 @@ check: setup  ## all that CI runs: lint, format, types, layers, tests
 	$(BIN)/lint-imports
 	$(PYTEST)
 
-bench: $(STAMP)  ## what is fast, and against what, in one run, about 12 minutes; ARGS="--only a,b", ARGS=--full
+bench: $(STAMP)  ## what is fast, and against what, in one run, about 10 minutes; ARGS="--only a,b", ARGS=--full
 	@$(BIN)/python -m bench $(ARGS)
 
 chaos: $(STAMP)  ## strikes everything for SECONDS (300) with a SEED, and compares every text with the truth
