@@ -28,7 +28,7 @@ async def _briefly(_seconds: float) -> None:
 
 # A server of uvicorn's that stops waits 0.1 s to begin with, and looks as seldom whether its connections are gone: as long as
 # many a test takes. It is the only thing that it sleeps for.
-uvicorn.server.asyncio = types.SimpleNamespace(**{**vars(asyncio), "sleep": _briefly})  # type: ignore[assignment]
+uvicorn.server.asyncio = types.SimpleNamespace(**{**vars(asyncio), "sleep": _briefly})  # type: ignore[assignment,attr-defined]
 
 
 class Web(NamedTuple):
