@@ -5,8 +5,8 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 BROWSER := $(VENV)/.browser
-# Two at a time: the tests of whole processes mostly wait, the others compute (tests/conftest.py groups them).
-PYTEST  := $(BIN)/python -m pytest -n 2 --dist loadgroup
+# Two at a time: the tests of whole processes mostly wait, the others compute (tests/conftest.py groups and orders them).
+PYTEST  := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -33,7 +33,7 @@ check: setup  ## all that CI runs: lint, format, types, layers, tests
 	$(BIN)/lint-imports
 	$(PYTEST)
 
-bench: $(STAMP)  ## what is fast, and against what, in one run, about 12 minutes; ARGS="--only a,b", ARGS=--full
+bench: $(STAMP)  ## what is fast, and against what, in one run, about 10 minutes; ARGS="--only a,b", ARGS=--full
 	@$(BIN)/python -m bench $(ARGS)
 
 chaos: $(STAMP)  ## strikes everything for SECONDS (300) with a SEED, and compares every text with the truth

@@ -53,7 +53,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     only: Annotated[str, typer.Option(help=f"Scenarios, comma-separated, of {', '.join(SCENARIOS)}.")] = "",
     quick: Annotated[bool, typer.Option("--quick", help="Fewer samples: about two minutes, and noisier.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="Every peer in every case, longer searches.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Every peer, every load taken apart, longer searches.")] = False,
     output: Annotated[Path | None, typer.Option(help="One more file, for the results of all these scenarios together.")] = None,
 ) -> None:
     """What is fast, and against what, in one run: everything beside its alternative, because machines are noisy.

@@ -23,7 +23,7 @@ from cli.bench_runs import percentile
 
 SDK, BARE = "provider, through the openai SDK", "provider, through a bare socket"
 MODEL: Final = "instant"
-_IDLE_ROUNDS, _IDLE_QUICK, _WARM_UP = 200, 40, 20
+_IDLE_ROUNDS, _IDLE_QUICK, _WARM_UP = 100, 40, 20
 _LOADED_S, _LOADED_QUICK_S, _JOBS_PER_S = 20.0, 4.0, 20.0
 _PROMPT: Final = [{"role": "user", "content": "Hello"}]
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Final
 
 import httpx2
 import pytest
@@ -25,11 +26,26 @@ os.environ["LASTEVENT_CONFIG"] = ""  # a lastevent.toml of whoever runs the test
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of whole processes go one after the other, beside the rest: they kill and measure, and two of them at once would
-    measure each other."""
+    """What has to stay together is a group, which one of the two takes as a whole. The long ones come first, and whoever is
+    done with them takes one file after the other, so that neither waits for the other at the end."""
+    groups = {item: _group_of(item) for item in items}
+    items.sort(key=lambda item: LONG_GROUPS.index(groups[item]) if groups[item] in LONG_GROUPS else len(LONG_GROUPS))
     for item in items:
-        alone = item.path.parent.name in ("system", "browser")
-        item.add_marker(pytest.mark.xdist_group("processes" if alone else "inside"))
+        item.add_marker(pytest.mark.xdist_group(groups[item]))
+
+
+LONG_GROUPS: Final = ("processes", "browser", "model")
+"""Tests of whole processes kill and measure: two of them at once would measure each other. Those in a browser share one, and
+those of the local model share a model."""
+
+
+def _group_of(item: pytest.Item) -> str:
+    match item.path.parent.name:
+        case "system":
+            return "processes"
+        case "browser":
+            return "browser"
+    return "model" if item.get_closest_marker("model") else item.path.stem
 
 
 @pytest.fixture(autouse=True)

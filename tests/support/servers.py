@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import types
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-import uvicorn
+import uvicorn.server
 from sse_starlette.sse import AppStatus
 
 from shared.redis_client import make_client
@@ -17,6 +18,17 @@ from web.main import build_app
 from web.server import StreamProtocol, StreamServer, bind
 from worker.main import WorkerProcess, new_identity
 from worker.providers.base import Provider
+
+_LOOK_S = 0.005
+
+
+async def _briefly(_seconds: float) -> None:
+    await asyncio.sleep(_LOOK_S)
+
+
+# A server of uvicorn's that stops waits 0.1 s to begin with, and looks as seldom whether its connections are gone: as long as
+# many a test takes. It is the only thing that it sleeps for.
+uvicorn.server.asyncio = types.SimpleNamespace(**{**vars(asyncio), "sleep": _briefly})  # type: ignore[assignment,attr-defined]
 
 
 class Web(NamedTuple):

@@ -54,6 +54,21 @@ def sizes_of_passes(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
+def jobs_put_back(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many jobs each shortage of cache took out of the batch from now on; it grows."""
+    manager, put_back = engine._batch._manager.batch_processor.offloading_manager, list[int]()
+    offload = manager.offload_requests
+
+    def counted() -> Any:
+        before = len(manager.scheduler.active_requests)
+        freed = offload()
+        put_back.append(before - len(manager.scheduler.active_requests))
+        return freed
+
+    monkeypatch.setattr(manager, "offload_requests", counted)
+    return put_back
+
+
 async def test_jobs_at_once_give_what_each_gives_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = [generation(f"Say the number {i}.", 6 + i, f"job-{i}") for i in range(3)]
     async with batching(monkeypatch) as engine:
@@ -77,7 +92,7 @@ async def test_it_is_what_plain_generate_gives(monkeypatch: pytest.MonkeyPatch) 
 
 async def test_the_end_token_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     async with batching(monkeypatch) as engine:
-        ids, reason = await ids_of(engine, generation("Say hi", 200))
+        ids, reason = await ids_of(engine, generation("Hi", 200))
     assert reason == "stop"
     assert ids[-1] in local_model.loaded_model().eos_ids
 
@@ -94,13 +109,14 @@ async def test_each_job_has_its_own_sampling(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_a_job_goes_on_where_another_left_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    sampled = generation(COUNT, 16, temperature=1.2, seed=5)
+    n = 8
+    sampled = generation(COUNT, n, temperature=1.2, seed=5)
     async with batching(monkeypatch) as engine:
-        for wanted in (generation(COUNT, 16), sampled):
+        for wanted in (generation(COUNT, n), sampled):
             whole, _ = await ids_of(engine, wanted)
-            for cut in (1, 7, 15):
+            for cut in (1, 4, n - 1):
                 rest = generation(
-                    (*wanted.ids, *whole[:cut]), 16 - cut, temperature=wanted.sampling.temperature, seed=wanted.sampling.seed
+                    (*wanted.ids, *whole[:cut]), n - cut, temperature=wanted.sampling.temperature, seed=wanted.sampling.seed
                 )
                 assert whole[:cut] + (await ids_of(engine, rest))[0] == whole
 
@@ -156,12 +172,15 @@ async def test_more_jobs_than_slots_wait_their_turn(monkeypatch: pytest.MonkeyPa
 
 
 async def test_jobs_that_outgrow_the_cache_together_all_finish(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache holds one of them at full length: the others are put back and read again."""
-    wanted = [generation(COUNT, 50, f"{i}", temperature=1.0, seed=i) for i in range(2)]
-    async with batching(monkeypatch, context=96) as engine:
-        assert engine.context == 96
+    """The cache holds one of them at full length: the other is put back, and goes on after it."""
+    prompt = local_model.prompt_of(COUNT)[:28]  # a page, of which the cache has two, holds four more
+    wanted = [generation(prompt, 12, f"{i}", temperature=1.0, seed=i) for i in range(2)]
+    async with batching(monkeypatch, context=64) as engine:
+        assert engine.context == 64
         alone = [await ids_of(engine, one) for one in wanted]
+        put_back = jobs_put_back(engine, monkeypatch)
         assert await asyncio.gather(*(ids_of(engine, one) for one in wanted)) == alone
+        assert sum(put_back) > 0
 
 
 def break_at(monkeypatch: pytest.MonkeyPatch, poison: Generation, made: int = 0) -> list[int]:

@@ -16,7 +16,7 @@ COUNT = "Count from one to ten."
 
 
 async def test_both_engines_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = [generation(COUNT, 16), generation(COUNT, 16, temperature=1.2, top_p=0.9, seed=5), generation("Say hi", 40)]
+    wanted = [generation(COUNT, 8), generation(COUNT, 8, temperature=1.2, top_p=0.9, seed=5), generation("Hi", 40)]
     async with batching(monkeypatch) as one, streamer() as two:
         assert [await ids_of(two, each) for each in wanted] == [await ids_of(one, each) for each in wanted]
 
