@@ -3,7 +3,9 @@
 import base64
 import re
 import secrets
-from typing import NamedTuple, NewType
+from typing import NewType
+
+import msgspec
 
 from shared.errors import BadCursor
 
@@ -27,7 +29,7 @@ def is_job_id(text: str) -> bool:
     return _JOB_ID.fullmatch(text) is not None
 
 
-class EventId(NamedTuple):
+class EventId(msgspec.Struct, frozen=True, order=True, gc=False):
     """An event's place in its job's log; also a reader's cursor. Ordered as Redis orders stream ids."""
 
     attempt: int

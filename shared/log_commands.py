@@ -43,7 +43,7 @@ def append_command(appends: Iterable[Append]) -> tuple[Arg, ...]:
             entries.append(len(fields))
             entries += fields
             entries.append(b"" if fields[0] == b"e" else to_data(event))
-        args += (owner.lease.token, owner.attempt, first_seq, len(entries))
+        args += (owner.lease.token, owner.attempt, first_seq - 1, first_seq, len(entries))
         args += entries
     return scripts.command("append", names, args)
 

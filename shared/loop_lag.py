@@ -21,7 +21,7 @@ class LoopLag:
     def start(self) -> None:
         """Looks until `stop`, at the loop that runs now."""
         loop = asyncio.get_running_loop()
-        due = loop.time() + _PERIOD_S
+        due = (loop.time() // _PERIOD_S + 1) * _PERIOD_S  # on the beat, where other timers wake the process anyway
         self._timer = loop.call_at(due, self._look, due)
 
     def stop(self) -> None:

@@ -5,12 +5,12 @@
 A reader that stands exactly at `before` may take the frames as they are and then stands at `after`; anyone else reads the log.
 """
 
-from typing import NamedTuple
+import msgspec
 
 from shared.ids import EventId
 
 
-class Push(NamedTuple):
+class Push(msgspec.Struct, frozen=True, gc=False):
     """`n` frames, one an entry, encoded once for every reader. `terminal`: the last of them ends the log."""
 
     before: EventId

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis
 from redis.asyncio.client import Pipeline
-from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -21,7 +20,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, Red
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared.errors import ConfigurationError
-from shared.redis_connections import OURS, Parser, SentinelConnection, Sentinels, SentinelUrl, WritesRefused
+from shared.redis_connections import OURS, Parser, SentinelConnection, Sentinels, SentinelUrl, WritesRefused, Written
 from shared.settings import Settings
 
 OLDEST_REDIS: Final = (7, 0)
@@ -165,11 +164,13 @@ def make_blocking_client(settings: Settings, longest_wait_s: float, primary: Pri
     return Redis.from_pool(make_pool(settings, timeout_s=timeout_s, connections=4, primary=primary))
 
 
-def make_push_connection(redis: Redis) -> AbstractConnection:
+def make_push_connection(redis: Redis) -> Written:
     """A bare connection beside the pool, for a reader of pushes. It has no read timeout, which would cost a timer a message:
     its reader watches for a silent server by itself."""
     pool = redis.connection_pool
-    return pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": None})
+    connection = pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": None})
+    assert isinstance(connection, Written), "make_pool has it so"
+    return connection
 
 
 def check_redis_url(url: str) -> None:

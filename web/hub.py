@@ -1,19 +1,15 @@
 """One process, many readers: pushes come in on one connection, and go out to every reader that stands where they begin.
 
-    push connection ─▶ tail of the job ─▶ subscribers, each written to directly
-                                   └────▶ a subscriber that stands elsewhere reads the log (replay), then joins the tail
+    push connection ─▶ tail of the job ─▶ rounds ─▶ subscribers, each written to directly
+                                            └─────▶ a subscriber without a place in the tail reads the log (replay), then joins
 
 The order of things keeps this gapless: a job's channel is subscribed to first and its history read second; a frame goes only
 to a subscriber that stands exactly before it. Pushes can be lost (a reconnect, a frozen server), so that every few seconds,
 and after each (re)subscribe, the logs' own last ids are compared with where the readers stand.
-
-All that one read from Redis brought is joined into one write per reader: reading the buffered messages does not suspend, so
-`_deliver`, scheduled by the first of them, runs after the last.
 """
 
 import asyncio
 from collections.abc import Coroutine
-from itertools import pairwise
 from typing import Final
 
 import structlog
@@ -31,6 +27,7 @@ from shared.settings import Settings
 from web.push_connection import PushConnection
 from web.replay import at_once, joined, outran, send_page
 from web.replays import Replays
+from web.rounds import Rounds
 from web.sse import REWIND, Frame, reconnect, split_frames
 from web.subscriber import State, Subscriber
 from web.tail import Tail
@@ -39,6 +36,8 @@ from web.traffic import Traffic
 log = structlog.get_logger()
 
 _TICK_S: Final = 1.0
+_ON_ITS_WAY_S: Final = 0.5
+"""How much later than its entry a push may come before it counts as lost."""
 
 
 class Hub:
@@ -48,16 +47,15 @@ class Hub:
         self._settings = settings
         self._tails: dict[str, Tail] = {}
         self._confirmed: dict[str, asyncio.Future[None]] = {}
-        self._fresh: dict[Tail, list[Push]] = {}
-        self._delivery_is_due = False
         self._draining = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscribers: set[Subscriber] = set()
         self._second_look: asyncio.Task[None] | None = None
         self._pushes = PushConnection(
-            redis, settings, self._take, lambda: map(keys.log, self._tails), lambda: self._spawn(self._check_logs())
+            redis, settings, self._take, lambda: map(keys.log, self._tails), lambda: self._spawn(self._check_logs(patience_s=0))
         )
         self.traffic = Traffic()
+        self._rounds = Rounds(self.traffic, self._fell_behind)
         self._silence_s = settings.heartbeat_s - _TICK_S / 2
         """After so much of it a heartbeat is due."""
         self._replays = Replays(event_log, settings, self.traffic, self.send_away)
@@ -178,10 +176,7 @@ class Hub:
 
     def _add(self, tail: Tail, push: Push) -> None:
         if tail.add(push):
-            self._fresh.setdefault(tail, []).append(push)
-            if not self._delivery_is_due:
-                self._delivery_is_due = True
-                asyncio.get_running_loop().call_soon(self._deliver)
+            self._rounds.add(tail)
 
     async def _subscribe(self, tail: Tail) -> None:
         self._confirmed[tail.job_id] = asyncio.get_running_loop().create_future()
@@ -191,57 +186,27 @@ class Hub:
         if job_id not in self._tails:  # else somebody follows it again, and has subscribed since
             await self._pushes.command("UNSUBSCRIBE", keys.log(job_id))
 
-    # --- delivery ----------------------------------------------------------------------------------------------------
-
-    def _deliver(self) -> None:
-        """One write per reader for all that one read from Redis brought."""
-        self._delivery_is_due = False
-        fresh, self._fresh = self._fresh, {}
-        now = asyncio.get_running_loop().time()
-        live, deliveries, size = State.LIVE, 0, 0
-        for tail, pushes in fresh.items():
-            before, after, terminal = pushes[0].before, pushes[-1].after, pushes[-1].terminal
-            whole, body, n, readers = True, pushes[0].frames, pushes[0].n, 0
-            if len(pushes) > 1:
-                whole = all(a.after == b.before for a, b in pairwise(pushes))
-                body, n = b"".join([push.frames for push in pushes]), sum([push.n for push in pushes])
-            for subscriber in list(tail.subscribers):
-                # `takes_pushes`, without the call: this is run for every event and reader.
-                if subscriber.state is not live or subscriber.blocked_since is not None:
-                    continue
-                if whole and subscriber.cursor == before:
-                    readers += 1
-                    subscriber.frames += n
-                    subscriber.cursor = after
-                    if terminal:
-                        subscriber.end(body, now)
-                    else:
-                        subscriber.write(body, now)
-                elif subscriber.cursor < after:
-                    self._catch_up(subscriber, tail)
-            deliveries += readers
-            size += readers * len(body)
-        self.traffic.deliveries += deliveries
-        self.traffic.size += size
-
     def _catch_up(self, subscriber: Subscriber, tail: Tail) -> None:
         """Brings a live reader to the end of the tail in one write, or sends it to the log."""
-        pushes = tail.after(subscriber.cursor)
-        if pushes is None:
-            subscriber.state = State.REPLAYING
-            self._spawn_replay(subscriber, tail)
-        elif pushes:
-            body, n = b"".join([push.frames for push in pushes]), sum([push.n for push in pushes])
+        lacking = tail.since(subscriber.cursor)
+        if lacking is None:
+            self._fell_behind(subscriber, tail)
+        elif lacking.n:
+            body, n = lacking.frames, lacking.n
             if subscriber.merge and n > 1:
                 body, n = joined(split_frames(body), self._settings.frame_limit, self.traffic)
-            subscriber.cursor = pushes[-1].after
+            subscriber.cursor = lacking.after
             subscriber.frames += n
             self.traffic.size += len(body)
             now = asyncio.get_running_loop().time()
-            if pushes[-1].terminal:
+            if lacking.terminal:
                 subscriber.end(body, now)
             else:
                 subscriber.write(body, now)
+
+    def _fell_behind(self, subscriber: Subscriber, tail: Tail) -> None:
+        subscriber.state = State.REPLAYING
+        subscriber.task = self._spawn(self._replay_alone(subscriber, tail))
 
     async def _replay(self, subscriber: Subscriber, tail: Tail) -> None:
         """Sends history from the log until the reader has reached the tail, or the terminal event."""
@@ -280,7 +245,7 @@ class Hub:
     def _joins(self, subscriber: Subscriber, tail: Tail) -> bool:
         """Whether the reader's place is in the tail, or past all the tail has seen so far."""
         last = tail.last
-        return last is None or subscriber.cursor >= last or tail.after(subscriber.cursor) is not None
+        return last is None or subscriber.cursor >= last or tail.since(subscriber.cursor) is not None
 
     async def _read(self, subscriber: Subscriber, count: int) -> tuple[list[Entry], bool]:
         """What comes next and makes one write, and whether the log may hold more."""
@@ -290,9 +255,6 @@ class Hub:
             raise RedisUnavailable("Redis is away.") from error
         page = at_once(entries)
         return page, len(page) < len(entries) or len(entries) == count
-
-    def _spawn_replay(self, subscriber: Subscriber, tail: Tail) -> None:
-        subscriber.task = self._spawn(self._replay_alone(subscriber, tail))
 
     async def _replay_alone(self, subscriber: Subscriber, tail: Tail) -> None:
         """A replay in mid-stream: while Redis is away the reader waits, with heartbeats, and tries again."""
@@ -307,9 +269,10 @@ class Hub:
 
     async def _tick_forever(self) -> None:
         """Heartbeats, old age and dead sockets, for all readers from one timer."""
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(_TICK_S)
-            now = asyncio.get_running_loop().time()
+            await asyncio.sleep(_TICK_S - loop.time() % _TICK_S)  # on the beat: one wake-up for all that a second has to do
+            now = loop.time()
             silent_since, old_since = now - self._silence_s, now - self._settings.max_connection_s
             for subscriber in list(self._subscribers):
                 # Of thousands of quiet readers most have nothing due, and a call for each would be most of what they cost.
@@ -337,37 +300,48 @@ class Hub:
         await asyncio.sleep(seconds)
         await self._check_logs()
 
-    async def _check_logs(self) -> None:
+    async def _check_logs(self, patience_s: float = _ON_ITS_WAY_S) -> None:
         """Compares where live readers stand with what the logs hold: a lost push hangs nobody, a lost tail is told."""
-        followed = [tail for tail in self._tails.values() if tail.subscribers]
-        stood = {s: s.cursor for tail in followed for s in tail.subscribers if s.takes_pushes}
+        stood = {tail: _places(tail) for tail in self._tails.values()}
         try:
-            last_ids = await self._log.last_ids([tail.job_id for tail in followed])
+            last_ids = await self._log.last_ids([tail.job_id for tail in stood])
         except (*UNREACHABLE, RedisError) as error:
             log.debug("logs not compared", error=str(error))
             return
-        for tail, last in zip(followed, last_ids, strict=True):
-            for subscriber in list(tail.subscribers):
-                if subscriber in stood and subscriber.takes_pushes:
-                    self._compare(subscriber, tail, stood[subscriber], last)
+        behind: dict[Tail, EventId] = {}
+        for (tail, places), last in zip(stood.items(), last_ids, strict=True):
+            for subscriber, cursor in places:
+                # Most stand where they should, and a call for each would be most of what thousands of quiet readers cost.
+                if last is None or cursor > last or subscriber.ahead_since is not None:
+                    self._compare(subscriber, tail, cursor, last)
+                elif cursor < last:
+                    behind[tail] = last
+        if behind:
+            await asyncio.sleep(patience_s)
+            self._read_what_was_lost(behind)
 
     def _compare(self, subscriber: Subscriber, tail: Tail, stood: EventId, last: EventId | None) -> None:
+        if not subscriber.takes_pushes:
+            return
         now = asyncio.get_running_loop().time()
         if last is None:  # erased or expired, and its terminal event missed: the reader's return is told so
             self.send_away(subscriber, "the log is gone")
-        elif stood > last:
-            if subscriber.ahead_for(now) < self._settings.lease_s:
-                self._check_again()  # its writer has a lease to write again what was lost, and nobody else writes within it
-                return
+        elif stood <= last:
+            subscriber.ahead_since = None
+        elif subscriber.ahead_for(now) < self._settings.lease_s:
+            self._check_again()  # its writer has a lease to write again what was lost, and nobody else writes within it
+        else:
             log.warning("the log lost what a reader had", job=tail.job_id, reader=str(stood), log=str(last))
             tail.forget()
             self.rewind(subscriber, now)
-            self._spawn_replay(subscriber, tail)
-        else:
-            subscriber.ahead_since = None
-            if subscriber.cursor < last:
-                subscriber.state = State.REPLAYING
-                self._spawn_replay(subscriber, tail)
+            self._fell_behind(subscriber, tail)
+
+    def _read_what_was_lost(self, behind: dict[Tail, EventId]) -> None:
+        """Sends readers to the log who lack what it holds and no push has brought."""
+        for tail, last in behind.items():
+            for subscriber in list(tail.subscribers) if tail.lacks(last) else ():
+                if subscriber.takes_pushes and subscriber.cursor < last:
+                    self._fell_behind(subscriber, tail)
 
     def _check_again(self) -> None:
         if self._second_look is None or self._second_look.done():
@@ -386,3 +360,9 @@ class Hub:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _places(tail: Tail) -> list[tuple[Subscriber, EventId]]:
+    """Where the live readers of a job stand."""
+    live = State.LIVE
+    return [(s, s.cursor) for s in tail.subscribers if s.state is live and s.blocked_since is None]

@@ -36,21 +36,22 @@ class PushConnection:
         self._heard_at = 0.0
 
     async def listen_forever(self) -> None:
-        away = False
+        away, loop = False, asyncio.get_running_loop()
         while True:
             connection = make_push_connection(self._redis)
             try:
                 await connection.connect()  # type: ignore[no-untyped-call]
                 self._connection = connection
-                self._heard_at = asyncio.get_running_loop().time()
+                self._heard_at = loop.time()
                 await self._subscribe_again()
                 if away:
                     log.info("pushes come again")
                 away = False
                 while True:
-                    message: list[bytes] = await connection.read_response()
-                    self._heard_at = asyncio.get_running_loop().time()
-                    self._take(message)
+                    messages: list[list[bytes]] = await connection.read_all()
+                    self._heard_at = loop.time()
+                    for message in messages:
+                        self._take(message)
             except (*UNREACHABLE, RedisError) as error:
                 if not away:
                     log.warning("no pushes: Redis is away; readers wait", error=str(error))

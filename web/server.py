@@ -62,11 +62,29 @@ class StreamProtocol(HttpToolsProtocol):
                 call()
 
 
+class Chunk:
+    """A piece of a body, framed for HTTP/1.1: the last one, for what goes to a thousand readers in a row is framed once."""
+
+    __slots__ = ("body", "framed")
+
+    def __init__(self) -> None:
+        self.take(b"")
+
+    def take(self, body: bytes) -> None:
+        self.body = body
+        self.framed = b"%x\r\n%b\r\n" % (len(body), body)
+
+
+_CHUNK: Final = Chunk()
+
+
 def _put(cycle: RequestResponseCycle, body: bytes) -> bool:
     """What `cycle.send` does with a piece of a body, less what cannot be so in an event stream. See `web/lent.py`."""
     if cycle.flow.write_paused or cycle.disconnected or cycle.response_complete or not cycle.chunked_encoding:
         return False
-    cycle.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+    if body is not _CHUNK.body:
+        _CHUNK.take(body)
+    cycle.transport.write(_CHUNK.framed)
     return True
 
 
@@ -106,7 +124,7 @@ class StreamServer(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         while not await self.on_tick(0):  # which also sets the `Date` of the next second's answers
             with suppress(TimeoutError):
-                async with asyncio.timeout(_DATE_S):
+                async with asyncio.timeout(_DATE_S - self._loop.time() % _DATE_S):  # on the beat, as the hub's timer is
                     await self._told.wait()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -1,7 +1,6 @@
 """The newest frames of one followed job, encoded once and shared by all its readers. No framework, no Redis."""
 
 from collections import deque
-from itertools import islice
 
 from shared.ids import EventId
 from shared.push import Push
@@ -25,6 +24,10 @@ class Tail:
         """The cursor of a reader that has everything the tail saw; None before the first push."""
         return self._pushes[-1].after if self._pushes else None
 
+    def lacks(self, event_id: EventId) -> bool:
+        """Whether no push has brought the event."""
+        return not self._pushes or self._pushes[-1].after < event_id
+
     def add(self, push: Push) -> bool:
         """Takes a push in; False when it was here before. After a hole the tail begins anew: whoever stands before the hole
         finds no place in it and reads the log."""
@@ -46,17 +49,25 @@ class Tail:
         self._size = 0
         self.ended = False
 
-    def after(self, cursor: EventId) -> list[Push] | None:
-        """What a reader at `cursor` lacks, oldest first; None when the cursor has no place here.
+    def since(self, cursor: EventId) -> Push | None:
+        """What a reader at `cursor` lacks, as if it had been pushed at once; of `n` 0 when it has everything. None when the
+        cursor has no place here.
 
         A reader may stand past the tail's end: it read the log, which is ahead of the pushes. Readers stand at or near the
         end, so the search goes backwards.
         """
-        if not self._pushes or cursor >= self._pushes[-1].after:
-            return []
-        for i, push in enumerate(reversed(self._pushes), 1):
+        pushes = self._pushes
+        if not pushes or cursor >= pushes[-1].after:
+            return Push(cursor, cursor, 0, False, b"")
+        for i, push in enumerate(reversed(pushes), 1):
             if push.before == cursor:
-                return list(islice(self._pushes, len(self._pushes) - i, None))
+                return push if i == 1 else _joined([pushes[-k] for k in range(i, 0, -1)])
             if push.before < cursor:
                 return None
         return None
+
+
+def _joined(pushes: list[Push]) -> Push:
+    last = pushes[-1]
+    frames = b"".join([push.frames for push in pushes])
+    return Push(pushes[0].before, last.after, sum([push.n for push in pushes]), last.terminal, frames)

@@ -206,7 +206,7 @@ class LogHandle:
             check_answer(answer, self.owner.job_id)
         last = EventId.from_redis(answer[1])
         written = self.first_seq - 1
-        if last < (self.owner.attempt, self._first - 1) or (last.attempt > self.owner.attempt and self.waiting):
+        if last < EventId(self.owner.attempt, self._first - 1) or (last.attempt > self.owner.attempt and self.waiting):
             raise LogBehind(f"the log of job {self.owner.job_id} ends at {last}, where nothing of this attempt can follow")
         if last.attempt == self.owner.attempt and last.seq < written:
             self._lost = written - last.seq

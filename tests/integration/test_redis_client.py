@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
+from shared.redis_client import make_push_connection
 from tests.support.waiting import wait_until
 
 
@@ -39,6 +42,28 @@ async def test_a_connection_with_an_answer_that_nobody_took_is_replaced(redis: R
     await wait_until(lambda: bool(_stream(redis)._buffer), message="the answer is there")
     assert await redis.echo("mine") == b"mine"
     assert await redis.client_id() != before
+
+
+async def test_pushes_are_read_all_at_once_and_a_refusal_is_raised(redis: Redis) -> None:
+    connection = make_push_connection(redis)
+    await connection.connect()  # type: ignore[no-untyped-call]
+    try:
+        await connection.send_command("SUBSCRIBE", "a")
+        assert await connection.read_all() == [[b"subscribe", b"a", 1]]
+        async with redis.pipeline() as together:
+            for text in ("1", "2", "3"):
+                together.publish("a", text)
+            await together.execute()
+        await wait_until(lambda: bool(connection._reader._buffer))  # type: ignore[union-attr]
+        assert await connection.read_all() == [[b"message", b"a", text] for text in (b"1", b"2", b"3")]
+        await connection.send_command("GET", "a")
+        with pytest.raises(ResponseError, match="allowed in this context"):
+            await connection.read_all()
+        await connection.disconnect()
+        with pytest.raises(RedisConnectionError):
+            await connection.read_all()
+    finally:
+        await connection.disconnect(nowait=True)
 
 
 def _stream(redis: Redis) -> Any:

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from shared.event_log import Entry, EventLog
 from shared.events import Started, Terminal, Token
+from shared.ids import EventId
 from shared.job_store import JobStore
 from shared.loop_lag import LoopLag
 from shared.ownership import Lease
@@ -55,7 +56,7 @@ class BareWorker:
 
     async def started(self, job_id: str, attempt: int) -> Started:
         """The event that opened an attempt."""
-        event = next(entry.event for entry in await self.log.read(job_id) if entry.id == (attempt, 0))
+        event = next(entry.event for entry in await self.log.read(job_id) if entry.id == EventId(attempt, 0))
         assert isinstance(event, Started)
         return event
 
