@@ -173,14 +173,15 @@ async def test_more_jobs_than_slots_wait_their_turn(monkeypatch: pytest.MonkeyPa
 
 async def test_jobs_that_outgrow_the_cache_together_all_finish(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache holds one of them at full length: the other is put back, and goes on after it."""
-    prompt = local_model.prompt_of(COUNT)[:28]  # a page, of which the cache has two, holds four more
-    wanted = [generation(prompt, 12, f"{i}", temperature=1.0, seed=i) for i in range(2)]
+    ids = local_model.prompt_of(COUNT)  # 28 take four pages of the cache's eight, and 39 a fifth; nothing begins alike
+    wanted = [generation(ids[i : i + 28], 12, f"{i}", temperature=1.0, seed=i) for i in range(2)]
     async with batching(monkeypatch, context=64) as engine:
         assert engine.context == 64
-        alone = [await ids_of(engine, one) for one in wanted]
+        await ids_of(engine, generation(ids[:4], 1))  # too short to leave a page behind
         put_back = jobs_put_back(engine, monkeypatch)
-        assert await asyncio.gather(*(ids_of(engine, one) for one in wanted)) == alone
+        together = await asyncio.gather(*(ids_of(engine, one) for one in wanted))
         assert sum(put_back) > 0
+        assert together == [await ids_of(engine, one) for one in wanted]
 
 
 def break_at(monkeypatch: pytest.MonkeyPatch, poison: Generation, made: int = 0) -> list[int]:
