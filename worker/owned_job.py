@@ -323,7 +323,7 @@ class OwnedJob:
         left = None if limit is None else limit - self._state.kept_tokens
         return Call(
             self._record.id, self._model.name, self._request, left, self._decision.prefix, self._decision.upstream,
-            self._record.request_id,
+            self._record.request_id, self._record.tenant,
         )  # fmt: skip
 
     async def _found(self, upstream: Upstream) -> None:

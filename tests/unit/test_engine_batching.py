@@ -9,6 +9,7 @@ import textwrap
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from shared.errors import GenerationFailed
@@ -150,6 +151,25 @@ async def test_what_prompts_begin_with_in_common_is_read_once_unless_switched_of
             read.append(sizes[0])
     assert read == [len(wanted.ids) - common // PAGE_TOKENS * PAGE_TOKENS, len(wanted.ids)]
     assert answers[0] == answers[1]
+
+
+async def test_a_tenants_prompts_are_read_anew_for_everybody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By how soon an answer begins nobody can tell what another has asked."""
+    from worker.engine.batching import PAGE_TOKENS
+
+    wanted = generation(COUNT, 4)
+    whole = len(wanted.ids)
+    rest = whole - (whole - 1) // PAGE_TOKENS * PAGE_TOKENS
+    async with batching(monkeypatch) as engine:
+        await ids_of(engine, generation("Hi", 2))
+        sizes, read, answers = sizes_of_passes(engine, monkeypatch), [], []
+        for tenant in ("one", "two", "one", "two", ""):
+            sizes.clear()
+            answers.append(await ids_of(engine, msgspec.structs.replace(wanted, tenant=tenant)))
+            read.append(sizes[0])
+    assert read[:4] == [whole, whole, rest, rest]
+    assert rest < read[4] < whole, "the system turn of the chat template, which nobody's other prompt began with"
+    assert answers == answers[:1] * 5
 
 
 async def test_a_conversations_next_turn_reads_only_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:

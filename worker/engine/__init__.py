@@ -16,6 +16,7 @@ With torch, imported by nothing but `worker/providers/local.py`, and only when a
     packed_linear.py matrix products that are fast for a handful of rows on a CPU
     loading.py       files → a model ready to run
     sampler.py       scores → the next id
+    tenant_cache.py  which pages of the batch's cache are shared, and with whom
     batching.py      engine 1: all jobs in each forward pass
     streamer.py      engine 2: `generate()` in a thread a job
 """

@@ -30,6 +30,7 @@ from worker.engine.feed import Generation, TokenFeed
 from worker.engine.loading import LoadedModel
 from worker.engine.sampler import next_id
 from worker.engine.sampling import Sampling
+from worker.engine.tenant_cache import TenantCache, request_name
 
 STOP_S: Final = 5.0
 """How long an ending waits for the forward pass under way."""
@@ -82,6 +83,10 @@ class Request:
         return self._generation.job_id
 
     @property
+    def tenant(self) -> str:
+        return self._generation.tenant
+
+    @property
     def sampling(self) -> Sampling:
         return self._generation.sampling
 
@@ -121,7 +126,7 @@ class Batch:
 
     def add(self, request: Request, ids: tuple[int, ...], max_new_tokens: int) -> None:
         """A request that comes while the loop is dying is lost with the others."""
-        name = f"{request.job_id}#{next(_numbers)}"
+        name = request_name(request.job_id, next(_numbers), request.tenant)
         self.requests[name] = request
         self._manager.register_result_handler(name, lambda output: self._take(request, output))
         self._manager.add_request(
@@ -194,6 +199,14 @@ def _make_manager(loaded: LoadedModel, config: ContinuousBatchingConfig) -> Any:
     processors.tensors_required = 1
     manager.logit_processor = processors
     manager.output_router.output_queue = _Nowhere()
+    create = manager._create_batch_processor
+
+    def create_apart() -> Any:
+        processor = create()
+        TenantCache.keep_apart(processor.cache)
+        return processor
+
+    manager._create_batch_processor = create_apart
     return manager
 
 

@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 class BatchingEngine:
     """Runs any number of jobs on one model, `slots` of them at once. All methods belong to the event loop.
 
-    `share_prompts`: what the cache holds of a beginning, of a running job or an ended one, is not read again.
+    `share_prompts`: what the cache holds of a beginning, of the same tenant's running job or an ended one, is not read again.
     """
 
     def __init__(self, loaded: LoadedModel, slots: int, *, share_prompts: bool) -> None:

@@ -24,6 +24,8 @@ class Generation(msgspec.Struct, frozen=True):
     """The prompt, and after it the answer so far where there is one."""
     max_new_tokens: int
     sampling: Sampling
+    tenant: str = ""
+    """Whose job it is: what the cache holds of one tenant's prompts is never used for another's."""
 
 
 class TokenFeed:

@@ -67,6 +67,8 @@ class Call(msgspec.Struct, frozen=True):
     """Read this response on, after its position, instead of asking anew; `prefix` and `max_tokens` say nothing then."""
     request_id: str = ""
     """What the job's submit is known by; sent along, so that the provider's logs name it too."""
+    tenant: str = ""
+    """Whose job it is; sent to nobody."""
 
     def headers(self) -> dict[str, str]:
         """What every HTTP call for it says."""

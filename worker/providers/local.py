@@ -182,6 +182,7 @@ class _Model:
             ids=(*prompt, *prefix.ids),
             max_new_tokens=room,
             sampling=sampling_for(call.request, self._loaded.defaults),
+            tenant=call.tenant,
         )
         yield Usage(input_tokens=len(prompt))  # known already, should the answer be cut short
         async with self._engine.generate(generation) as feed:
