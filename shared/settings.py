@@ -212,8 +212,9 @@ class Settings(BaseSettings):
     local_engine: str = Field("auto", pattern="^(auto|batching|streamer)$")
     """`auto` batches what batching can serve and streams the rest; the others are for measuring."""
     local_share_prompts: bool = True
-    """What prompts of a local model begin with in common is read once, and kept while there is room. Off: nobody can tell by
-    how soon an answer begins that another's prompt began like theirs (docs/SECURITY.md)."""
+    """What one tenant's prompts of a local model begin with in common is read once, and kept while there is room. Off: every
+    prompt is read whole, and not even a tenant's own users can tell by how soon an answer begins what another of them asked
+    (docs/SECURITY.md)."""
     cache_dir: Path = Field(default_factory=_default_cache_dir)
     """Where the bundled model is kept once converted (about 540 MB)."""
     openai_models: Annotated[tuple[str, ...], NoDecode] = ("gpt-4o-mini",)

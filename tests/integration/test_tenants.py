@@ -15,6 +15,8 @@ from shared.job_queue import JobQueue
 from shared.job_store import JobStore
 from shared.settings import Settings
 from tests.support.author import MODEL, Author, request
+from tests.support.bare_worker import BareWorker
+from tests.support.scripted_provider import ScriptedProvider
 from tests.support.servers import Making, web_server
 from tests.support.tenants import API_KEYS, tenant_client
 
@@ -26,6 +28,11 @@ async def submit(queue: JobQueue, tenant: str, idempotency_key: str | None = Non
 
 
 # --- what each of them sees ----------------------------------------------------------------------------------------------
+
+
+async def test_a_provider_is_told_whose_job_it_is(bare: BareWorker, provider: ScriptedProvider, job_queue: JobQueue) -> None:
+    await bare.run(await submit(job_queue, "web"))
+    assert provider.calls[0].tenant == "web"
 
 
 async def test_a_job_is_its_tenants_alone(job_queue: JobQueue, job_store: JobStore, event_log: EventLog) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from shared.errors import ConfigurationError, GenerationFailed
@@ -16,6 +17,7 @@ from shared.events import Usage
 from shared.settings import Settings
 from tests.support import local_model
 from tests.support.local_model import NAME, call, streamed
+from worker.engine.feed import Generation
 from worker.providers import local as module
 from worker.providers.base import Finish, Prefix
 from worker.providers.local import LocalProvider
@@ -119,6 +121,20 @@ async def test_an_answer_as_long_as_the_context_is_over(provider: LocalProvider)
     prefix = Prefix(local_model.loaded_model().decode(ids), ids)
     out = await streamed(provider, call("Hi", None, prefix))
     assert (out.tokens, out.finish) == ([], Finish("length"))
+
+
+@pytest.mark.model
+async def test_the_engine_is_told_whose_prompt_it_is(provider: LocalProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, told = provider._models[NAME].result()._engine, list[Generation]()
+    generate = engine.generate
+
+    def noted(wanted: Generation) -> Any:
+        told.append(wanted)
+        return generate(wanted)
+
+    monkeypatch.setattr(engine, "generate", noted)
+    await streamed(provider, msgspec.structs.replace(call("Hi", 1), tenant="web"))
+    assert told[-1].tenant == "web"
 
 
 @pytest.mark.model
