@@ -6,7 +6,7 @@ BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 BROWSER := $(VENV)/.browser
 # Two at a time: the tests of whole processes mostly wait, the others compute (tests/conftest.py groups and orders them).
-PYTEST  := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST  := $(BIN)/python -m pytest -n 2
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help

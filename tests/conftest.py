@@ -4,11 +4,13 @@ import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Final
+from pathlib import PurePath
+from typing import Any, Final
 
 import httpx2
 import pytest
 from redis.asyncio import Redis
+from xdist.scheduler import LoadScopeScheduling
 
 from shared import keys
 from shared.event_log import EventLog
@@ -23,29 +25,37 @@ from tests.support.servers import running_worker, web_server
 
 os.environ["LASTEVENT_CONFIG"] = ""  # a lastevent.toml of whoever runs the tests is none of theirs
 
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What has to stay together is a group, which one of the two takes as a whole. The long ones come first, and whoever is
-    done with them takes one file after the other, so that neither waits for the other at the end."""
-    groups = {item: _group_of(item) for item in items}
-    items.sort(key=lambda item: LONG_GROUPS.index(groups[item]) if groups[item] in LONG_GROUPS else len(LONG_GROUPS))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups[item]))
-
-
 LONG_GROUPS: Final = ("processes", "browser", "model")
 """Tests of whole processes kill and measure: two of them at once would measure each other. Those in a browser share one, and
 those of the local model share a model."""
 
 
-def _group_of(item: pytest.Item) -> str:
-    match item.path.parent.name:
+def _group_of(path: PurePath) -> str:
+    match path.parent.name:
         case "system":
             return "processes"
         case "browser":
             return "browser"
-    return "model" if item.get_closest_marker("model") else item.path.stem
+    return "model" if "engine" in path.stem or path.stem == "test_providers_local" else path.stem
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long groups come first, so that neither of the two waits for the other at the end."""
+    ranks = {group: rank for rank, group in enumerate(LONG_GROUPS)}
+    items.sort(key=lambda item: ranks.get(_group_of(item.path), len(ranks)))
+
+
+class Groups(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """What has to stay together goes to one of the two as a whole; whoever is done takes one file after the other. (xdist's own
+    groups are names that it writes into an item's id, which pytest 9.2 does not read any more: all of them are ignored.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group_of(PurePath(nodeid.partition("::")[0]))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    config.option.loadscopereorder = False  # by the number of tests, which says nothing of their length
+    return Groups(config, log)
 
 
 @pytest.fixture(autouse=True)
