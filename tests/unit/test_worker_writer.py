@@ -72,8 +72,8 @@ class FakePipe:
             return
         rows: Trip = []
         for record in command[3 : 3 + n : 2]:
-            _token, _attempt, seq, size = args[:4]
-            fields, args = args[4 : 4 + size], args[4 + size :]
+            _token, _attempt, _before, seq, size = args[:5]
+            fields, args = args[5 : 5 + size], args[5 + size :]
             texts = [value.decode() for name, value in pairwise(fields) if name == b"t"]
             rows.append((record.rpartition(":")[2], seq, texts))
         self._scripts.append(rows)
