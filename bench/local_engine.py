@@ -77,7 +77,7 @@ async def _small(stage: Stage, small: Subject) -> tuple[str, list[Row]]:
     """The device, and the bundled model's rows, those of `transformers serve` left out."""
     device, rows = await _engine(stage, small, OURS, "ours", _CASES_QUICK if stage.quick else _CASES)
     rows += (await _engine(stage, small, GENERATE, "generate", (_GENERATE_JOBS,)))[1]
-    if device == "cpu":
+    if device == "cpu" and stage.full:
         limited = small._replace(env={"OMP_NUM_THREADS": str(_our_threads())})
         rows += (await _engine(stage, limited, OUR_THREADS, "generate", (_GENERATE_JOBS,)))[1]
     return device, rows

@@ -1,4 +1,4 @@
-"""How tests/conftest.py shares the tests out among two processes. Groups that are not kept show in nothing but time and flaky tests."""
+"""How tests/conftest.py shares the tests out among two processes. Groups that are not kept show in nothing but flaky tests."""
 
 from xdist.scheduler import LoadScopeScheduling
 
