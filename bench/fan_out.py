@@ -44,7 +44,7 @@ class Load(NamedTuple):
         return f"{self.readers:,} readers"
 
 
-_LOADS: Final = (Load(1, 2), Load(100, 5), Load(1000, 4), Load(5000, 3))
+_LOADS: Final = (Load(1, 1), Load(100, 4), Load(1000, 4), Load(5000, 3))
 _LOADS_QUICK: Final = (Load(100, 3),)
 _SATURATING: Final = 5000
 """From here on only the fast ones are asked, unless `--full`: the others take minutes to say that they cannot."""

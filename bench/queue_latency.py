@@ -19,7 +19,7 @@ from bench.peers.base import PeerMissing
 from bench.stage import START_S, Child, Stage
 
 STOCK, QUICK_POLL = "arq 0.28", "arq 0.28, poll_delay=0.05"
-_ROUNDS, _ROUNDS_QUICK, _WARM_UP = 100, 30, 15
+_ROUNDS, _ROUNDS_QUICK, _WARM_UP = 60, 30, 10
 _APART_S: Final = 0.02
 """Between two submits of a round, so that one's work is over before the other's begins."""
 _PAUSE_S: Final = (0.02, 0.3)
