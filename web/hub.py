@@ -314,7 +314,7 @@ class Hub:
                 # Most stand where they should, and a call for each would be most of what thousands of quiet readers cost.
                 if last is None or cursor > last or subscriber.ahead_since is not None:
                     self._compare(subscriber, tail, cursor, last)
-                elif cursor < last:
+                if last is not None and cursor < last:
                     behind[tail] = last
         if behind:
             await asyncio.sleep(patience_s)
